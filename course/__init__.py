@@ -1,0 +1,1 @@
+"""What the chapters share: page helpers, editions of the notebooks, and the `course` command."""
