@@ -1,0 +1,125 @@
+"""How a judge compares what came back with what is right, and says what differs without saying what is right."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.wire import Foreign
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""Relative and absolute; wide enough for another order of summation, and thousands of times below any mistake."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the judge looked at: whether it is right, and if not what to tell the student."""
+
+    ok: bool
+    message: str = ""
+
+
+RIGHT = Finding(True)
+
+
+def same(got: Any, expected: Tensor, name: str = "the result") -> Finding:
+    """Whether a tensor has the type, shape, dtype and values that are expected.
+
+    Args:
+        got: what came back, of any type.
+        expected: the reference's tensor.
+        name: what to call it in the message, for example "`weights`".
+    """
+    return _first(got, expected, name, (_same_type, _same_shape, _same_dtype, _same_values))
+
+
+def same_shape(got: Any, expected: Tensor, name: str = "the result") -> Finding:
+    """Whether it is a tensor of the expected shape and dtype, whatever its values."""
+    return _first(got, expected, name, (_same_type, _same_shape, _same_dtype))
+
+
+def same_gradients(got: dict[str, Any], expected: dict[str, Tensor | None]) -> Iterator[Finding]:
+    """Whether every gradient arrives and has the right values."""
+    for name, gradient in expected.items():
+        yield holds(
+            got.get(name) is not None,
+            f"No gradient reaches `{name}`. Use torch operations on it: `.detach()`, `.data`, `.item()`, numpy and "
+            "`torch.no_grad()` cut the gradient off, and so does not using it at all.",
+        )
+        assert gradient is not None
+        yield same(got[name], gradient, f"the gradient with respect to `{name}`")
+
+
+def holds(condition: bool | Tensor, message: str) -> Finding:
+    """Whether a property holds; the message is what to say where it does not."""
+    return RIGHT if bool(condition) else Finding(False, message)
+
+
+def close(a: Any, b: Any) -> bool:
+    """Whether two values are the same data, tensors up to rounding; NaN equals NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and not _differs(a, b).any()
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and type(a) is type(b):
+        return len(a) == len(b) and all(close(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, Foreign) and isinstance(b, Foreign):
+        return a.type_name == b.type_name
+    return bool(type(a) is type(b) and a == b)
+
+
+def _first(got: Any, expected: Tensor, name: str, looks: tuple[Callable[[Any, Tensor, str], str], ...]) -> Finding:
+    messages = (look(got, expected, name) for look in looks)
+    return next((Finding(False, message) for message in messages if message), RIGHT)
+
+
+def _same_type(got: Any, expected: Tensor, name: str) -> str:
+    if isinstance(got, Tensor):
+        return ""
+    if got is None:
+        return f"{_sentence(name)} is None. Does every path through your code end in `return`?"
+    kind = got.type_name if isinstance(got, Foreign) else type(got).__name__
+    return f"{_sentence(name)} is of type {kind}; return a torch.Tensor."
+
+
+def _same_shape(got: Tensor, expected: Tensor, name: str) -> str:
+    if got.shape == expected.shape:
+        return ""
+    return f"{_sentence(name)} has shape {tuple(got.shape)}; here it should be {tuple(expected.shape)}."
+
+
+def _same_dtype(got: Tensor, expected: Tensor, name: str) -> str:
+    if got.dtype == expected.dtype:
+        return ""
+    return f"{_sentence(name)} has dtype {_short(got.dtype)}; for these inputs it should be {_short(expected.dtype)}."
+
+
+def _same_values(got: Tensor, expected: Tensor, name: str) -> str:
+    wrong = _differs(got, expected)
+    if not wrong.any():
+        return ""
+    index = tuple(torch.nonzero(wrong)[0].tolist())
+    count = f"{int(wrong.sum())} of {wrong.numel()} entries differ" if wrong.dim() else "the value differs"
+    where = f", the first at index {index}" if wrong.dim() else ""
+    bad = ~torch.isfinite(got) & torch.isfinite(expected) if got.is_floating_point() else torch.zeros_like(wrong)
+    if bad.any():
+        return f"{_sentence(name)} contains {'NaN' if got.isnan().any() else 'inf'}: {count}{where}."
+    size = f"; largest error {float((got - expected).abs().max()):.2g}" if got.is_floating_point() else ""
+    return f"{_sentence(name)}: {count}{where}{size}."
+
+
+def _differs(got: Tensor, expected: Tensor) -> Tensor:
+    if not got.is_floating_point():
+        return got != expected
+    tolerance = TOLERANCE.get(got.dtype, 1e-2)
+    return ~torch.isclose(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _sentence(name: str) -> str:
+    return name[0].upper() + name[1:]

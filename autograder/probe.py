@@ -1,0 +1,232 @@
+"""Runs beside the student's code: calls it on each case and sends back what it did. Knows no answer.
+
+Everything here can run in a process that holds neither reference nor exercise module: it receives the source of one
+probe function and the cases as bytes, and returns bytes.
+"""
+
+import contextlib
+import io
+import linecache
+import math
+import random
+import signal
+import sys
+import sysconfig
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autograder.wire import WireError, decode, encode
+
+SECONDS_PER_CASE = 10.0
+"""How long one case may take before it counts as a loop without end; the cases of every check take milliseconds."""
+
+_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+MAX_PRINTED = 10_000
+MAX_MESSAGE = 300
+
+
+class OutOfTime(BaseException):
+    """Raised inside the student's code when its time is over; not an Exception, so `except Exception` lets it pass."""
+
+
+class Misfit(Exception):
+    """The student's object cannot be used as the exercise says; the message is for the student."""
+
+
+def run_probe(source: str, target: Any, cases: list[bytes], seconds: float = SECONDS_PER_CASE) -> list[bytes]:
+    """Probe the student's function or class with every case.
+
+    Args:
+        source: the source of a function `probe(target, case)` that returns data.
+        target: what the student handed to the check.
+        cases: one message a case, each a dict of inputs as `wire.encode` wrote it.
+        seconds: the time that one case may take.
+
+    Returns:
+        One message a case: a dict with `value` or `error`, `changed` (names of inputs that were modified in place) and
+        `printed` (number of lines). Fewer than there are cases where the first answer settles the others.
+    """
+    probe = compile_probe(source)
+    replies: list[bytes] = []
+    for message in cases:
+        reply = _probe_case(probe, target, decode(message), seconds)
+        replies.append(_encode(reply))
+        if reply.get("error", {}).get("kind") in ("time", "stub"):
+            break  # the other cases would only end the same way, and the student waits
+    return replies
+
+
+def _encode(reply: dict[str, Any]) -> bytes:
+    try:
+        return encode(reply)
+    except WireError as error:
+        return encode({**reply, "value": None, "error": {"kind": "misfit", "message": f"The result is too large: {error}."}})
+
+
+def compile_probe(source: str) -> Callable[[Any, SimpleNamespace], Any]:
+    """Build the probe function in a namespace that holds torch and this module's helpers, and nothing else."""
+    namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
+    namespace |= {"load_weights": load_weights, "gradients": gradients}
+    exec(compile(source, "<probe>", "exec"), namespace)
+    probe: Callable[[Any, SimpleNamespace], Any] = namespace["probe"]
+    return probe
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give the student's module known weights, so that its output can be compared.
+
+    Raises:
+        Misfit: a parameter is missing, left over or of another shape; the message names it.
+    """
+    if not isinstance(module, nn.Module):
+        raise Misfit(f"Calling the class gave a {type(module).__name__}. It must be a subclass of nn.Module.")
+    own = dict(module.named_parameters())
+    missing = [name for name in weights if name not in own]
+    extra = [name for name in own if name not in weights]
+    if missing:
+        have = ", ".join(f"`{name}`" for name in own) or "no parameters at all"
+        raise Misfit(f"The module has no parameter `{missing[0]}`; it has {have}. Name the layers as the text does.")
+    if extra:
+        hint = " Make its layer with bias=False." if extra[0].endswith("bias") else ""
+        raise Misfit(f"The module has a parameter `{extra[0]}` that the exercise does not ask for.{hint}")
+    for name, weight in weights.items():
+        if own[name].shape != weight.shape:
+            shapes = f"{tuple(own[name].shape)}, and {tuple(weight.shape)} is needed"
+            raise Misfit(f"Parameter `{name}` has shape {shapes} (nn.Linear keeps its weight as (out, in)).")
+    module.to(next(iter(weights.values())).dtype)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(weights[name])
+
+
+def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    """The gradient of a weighted sum of the output with respect to each tensor of `wanted`; None where none arrives."""
+    if not isinstance(output, Tensor) or not output.requires_grad:
+        return dict.fromkeys(wanted)
+    # Unequal weights: the plain sum of a softmax has gradient zero, whatever the code does.
+    weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+    found = torch.autograd.grad((output * weight).sum(), list(wanted.values()), allow_unused=True)
+    return dict(zip(wanted, found, strict=True))
+
+
+def _probe_case(probe: Callable[..., Any], target: Any, case: dict[str, Any], seconds: float) -> dict[str, Any]:
+    before = {name: value.clone() for name, value in case.items() if isinstance(value, Tensor)}
+    printed = _Printed()
+    reply: dict[str, Any]
+    try:
+        with _quiet(printed), _without_traces(), _time_limit(seconds):
+            value = probe(target, SimpleNamespace(**case))
+        reply = {"value": value}
+    except OutOfTime:
+        reply = {"error": {"kind": "time", "seconds": seconds}}
+    except Misfit as misfit:
+        reply = {"error": {"kind": "misfit", "message": str(misfit)}}
+    except NotImplementedError as error:
+        reply = {"error": {"kind": "stub"} if not str(error) else _describe(error)}
+    except (Exception, SystemExit) as error:
+        reply = {"error": _describe(error)}
+    reply["changed"] = [name for name, old in before.items() if not _unchanged(old, case[name])]
+    reply["printed"] = printed.lines
+    return reply
+
+
+def _unchanged(old: Tensor, new: Tensor) -> bool:
+    return old.shape == new.shape and bool(torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)))
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """Say what was raised and on which line of the student's own code."""
+    message = " ".join(str(error).split())
+    return {
+        "kind": "raised",
+        "type": type(error).__name__,
+        "message": message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ...",
+        "line": _students_line(error),
+    }
+
+
+def _students_line(error: BaseException) -> str | None:
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.startswith(_LIBRARIES) or frame.filename in ("<probe>", __file__):
+            continue
+        text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+        return text or None
+    return None
+
+
+class _Printed(io.TextIOBase):
+    """Swallows what is printed and counts its lines, holding no more than MAX_PRINTED characters."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self._length < MAX_PRINTED:
+            self.lines += text.count("\n")
+        self._length += len(text)
+        return len(text)
+
+
+@contextlib.contextmanager
+def _quiet(printed: _Printed) -> Iterator[None]:
+    # A warning or a progress bar must cost nothing: nbgrader gives 0 to a cell that writes to stderr.
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(_Printed()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Leave the random number generators, the gradient mode and the default dtype as they were found."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.random.set_rng_state(torch_state)
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in the block when the time is over, and again every second if that was swallowed."""
+    possible = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if not possible or not math.isfinite(seconds):
+        yield  # Windows, or a thread: a loop without end must be interrupted by hand
+        return
+    deadline = time.monotonic() + seconds
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    except OutOfTime:
+        raise
+    except BaseException:
+        if time.monotonic() > deadline:  # raised while the alarm was being handled
+            raise OutOfTime from None
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        sys.stdout.flush()

@@ -1,0 +1,124 @@
+"""Tests of the checks themselves: what must pass passes, what must fail fails, for the reason that it should."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from autograder.checks import Check
+from autograder.judge import Result, in_process, judge
+from autograder.mutants import mutants
+
+SEEDS = (1, 2, 3)
+"""A check must accept what is right whatever its inputs: each correct solution is tried with several."""
+
+MINIMUM_VARIANTS = 3
+
+
+@dataclass
+class Report:
+    """What the verification of one exercise's check found; each list holds a line a fault."""
+
+    exercise: str
+    points: int
+    variants: int
+    misconceptions: int
+    mutants: int = 0
+    killed: int = 0
+    equivalent: int = 0
+    false_accepts: list[str] = field(default_factory=list)
+    false_rejects: list[str] = field(default_factory=list)
+    misdiagnosed: list[str] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[str]:
+        """Everything that is wrong with the check, a line each."""
+        return self.false_accepts + self.false_rejects + self.misdiagnosed + self.incomplete
+
+    @property
+    def kill_rate(self) -> float:
+        """The share of mutants that are caught, those listed as equivalent left out."""
+        return self.killed / max(1, self.mutants - self.equivalent)
+
+
+def verify(check: Check, tick: Callable[[], None] = lambda: None) -> Report:
+    """Put a check to the test.
+
+    Args:
+        check: the check.
+        tick: called after each solution tried, for a progress bar.
+    """
+    report = Report(check.name, check.points, len(check.variants), len(check.misconceptions))
+    if len(check.variants) < MINIMUM_VARIANTS:
+        report.incomplete.append(f"{len(check.variants)} variants; at least {MINIMUM_VARIANTS} are needed")
+    for step in (_correct_ones, _stub, _misconceptions, _mutants):
+        for _ in step(check, report):
+            tick()
+    return report
+
+
+def size(check: Check) -> int:
+    """How many solutions `verify` will try, counting a mutant as one."""
+    return 1 + len(check.variants) + 1 + len(check.misconceptions) + sum(1 for _ in mutants(check.reference))
+
+
+def _graded(check: Check, target: object, seed: int = SEEDS[0]) -> Result:
+    return judge(check, in_process(target), graded=True, seed=seed)
+
+
+def _correct_ones(check: Check, report: Report) -> Iterator[None]:
+    solutions = [("the reference", check.reference)] + [(variant.name, variant.target) for variant in check.variants]
+    for name, target in solutions:
+        for seed in SEEDS:
+            result = _graded(check, target, seed)
+            if result.points < result.max_points:
+                report.false_rejects.append(f"{check.name}: {name} (seed {seed}) loses points: {result.messages}")
+        yield
+
+
+def _stub(check: Check, report: Report) -> Iterator[None]:
+    def stub(*args: object, **kwargs: object) -> None:
+        raise NotImplementedError
+
+    result = _graded(check, stub)
+    if result.points:
+        report.false_accepts.append(f"{check.name}: the untouched stub earns {result.points} points")
+    if not any("not written yet" in message for message in result.messages):
+        report.misdiagnosed.append(f"{check.name}: the untouched stub is told {result.messages}")
+    yield
+
+
+def _misconceptions(check: Check, report: Report) -> Iterator[None]:
+    for misconception in check.misconceptions:
+        for graded in (True, False):
+            result = judge(check, in_process(misconception.target), graded=graded)
+            seen = "graded" if graded else "visible"
+            if result.points == result.max_points:
+                report.false_accepts.append(f"{check.name}: {misconception.name!r} earns all points ({seen})")
+            elif result.diagnoses != [misconception.name]:
+                report.misdiagnosed.append(
+                    f"{check.name}: {misconception.name!r} is taken for {result.diagnoses} ({seen})"
+                )
+        yield
+
+
+def _mutants(check: Check, report: Report) -> Iterator[None]:
+    unused = set(check.equivalent)
+    for mutant in mutants(check.reference):
+        report.mutants += 1
+        caught = _caught(check, mutant.target)
+        if mutant.label in check.equivalent:
+            unused.discard(mutant.label)
+            report.equivalent += 1
+            if caught:
+                report.incomplete.append(f"{check.name}: listed as equivalent but caught: {mutant.label}")
+        elif caught:
+            report.killed += 1
+        else:
+            report.false_accepts.append(f"{check.name}: mutant survives: {mutant.label}")
+        yield
+    report.incomplete += [f"{check.name}: no such mutant: {label}" for label in sorted(unused)]
+
+
+def _caught(check: Check, target: object) -> bool:
+    result = judge(check, in_process(target), graded=True, explain=False)
+    return result.points < result.max_points

@@ -1,0 +1,119 @@
+"""Data that crosses between a check and the student's code: typed arrays and JSON, never pickle.
+
+A message is one safetensors file in memory. Its arrays are the tensors; its entry `json` holds the rest as UTF-8,
+with a reference wherever a tensor stood. Reading a message can therefore run no code.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+MAX_BYTES = 64 * 2**20
+"""A longer message is refused: no check needs one."""
+
+_JSON = "json"
+
+
+class WireError(ValueError):
+    """A message that cannot be sent or was not understood."""
+
+
+class Foreign:
+    """Stands for a value that may not cross: all that is known of it is its type."""
+
+    def __init__(self, type_name: str) -> None:
+        """Remember the type's name, for example `list` or `pandas.DataFrame`."""
+        self.type_name = type_name
+
+    def __repr__(self) -> str:
+        """Name the type."""
+        return f"<{self.type_name}>"
+
+
+def encode(value: Any, *, strict: bool = False) -> bytes:
+    """Write a value of dicts, lists, tuples, numbers, strings, None and dense tensors as one message.
+
+    Args:
+        value: what to send.
+        strict: raise WireError for a value of another type, instead of sending the name of its type.
+
+    Raises:
+        WireError: the message would be longer than MAX_BYTES, or `strict` and a value may not cross.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(value, tensors, strict)
+    text = json.dumps(tree).encode("utf-8", errors="surrogatepass")
+    size = len(text) + sum(tensor.nbytes for tensor in tensors.values())
+    if size > MAX_BYTES:
+        raise WireError(f"the message holds {size / 2**20:.0f} MB; at most {MAX_BYTES / 2**20:.0f} MB may cross")
+    tensors[_JSON] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    return save(tensors)
+
+
+def decode(message: bytes) -> Any:
+    """Read what `encode` wrote.
+
+    Raises:
+        WireError: the message is too long or is not one.
+    """
+    if len(message) > 2 * MAX_BYTES:
+        raise WireError("the message is too long")
+    try:
+        tensors = load(message)
+        tree = json.loads(tensors.pop(_JSON).numpy().tobytes().decode("utf-8", errors="surrogatepass"))
+        return _unpack(tree, tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WireError(f"not a message: {type(error).__name__}") from error
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], strict: bool) -> Any:
+    # Exact types only: a subclass may carry behaviour, and behaviour must not cross.
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Tensor) and _is_plain(value):
+        name = str(len(tensors))
+        tensors[name] = value.detach().as_subclass(Tensor).cpu().contiguous().clone()
+        return {"$": "tensor", "name": name}
+    if type(value) in (list, tuple):
+        return {"$": type(value).__name__, "items": [_pack(item, tensors, strict) for item in value]}
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {"$": "dict", "items": {key: _pack(item, tensors, strict) for key, item in value.items()}}
+    if strict:
+        raise WireError(f"a value of type {_type_name(value)} may not cross")
+    return {"$": "foreign", "type": _type_name(value)}
+
+
+def _unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    match tree["$"]:
+        case "tensor":
+            return tensors[tree["name"]]
+        case "list":
+            return [_unpack(item, tensors) for item in tree["items"]]
+        case "tuple":
+            return tuple(_unpack(item, tensors) for item in tree["items"])
+        case "dict":
+            return {key: _unpack(item, tensors) for key, item in tree["items"].items()}
+        case "foreign":
+            return Foreign(str(tree["type"]))
+        case other:
+            raise WireError(f"unknown kind {other!r}")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type != "meta" and not tensor.is_quantized
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return "numpy array"
+    if isinstance(value, Tensor):
+        return f"tensor with layout {value.layout}"
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
