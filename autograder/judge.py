@@ -76,9 +76,7 @@ def in_process(target: Any) -> Run:
     return partial(_run_here, target)
 
 
-def judge(
-    check: Check, run: Run, *, graded: bool = False, seed: int = GRADING_SEED, explain: bool = True
-) -> Result:
+def judge(check: Check, run: Run, *, graded: bool = False, seed: int = GRADING_SEED, explain: bool = True) -> Result:
     """Try a student's solution of one exercise.
 
     Args:
@@ -104,7 +102,9 @@ def judge(
         _explain(check, trials, failed, result)
     printed = sum(trial.reply["printed"] for trial in trials)
     if printed:
-        result.notes.append(f"Your code printed {printed} line{'s' * (printed > 1)} while it was tried; that costs nothing.")
+        result.notes.append(
+            f"Your code printed {printed} line{'s' * (printed > 1)} while it was tried; that costs nothing."
+        )
     return result
 
 

@@ -69,7 +69,9 @@ def _encode(reply: dict[str, Any]) -> bytes:
     try:
         return encode(reply)
     except WireError as error:
-        return encode({**reply, "value": None, "error": {"kind": "misfit", "message": f"The result is too large: {error}."}})
+        return encode(
+            {**reply, "value": None, "error": {"kind": "misfit", "message": f"The result is too large: {error}."}}
+        )
 
 
 def compile_probe(source: str) -> Callable[[Any, SimpleNamespace], Any]:

@@ -61,6 +61,29 @@ def size(check: Check) -> int:
     return 1 + len(check.variants) + 1 + len(check.misconceptions) + sum(1 for _ in mutants(check.reference))
 
 
+COLUMNS = (
+    "exercise", "points", "variants", "misconceptions", "mutants", "equivalent", "kill rate", "false accepts",
+    "false rejects", "misdiagnosed",
+)  # fmt: skip
+
+
+def rows(reports: list[Report]) -> Iterator[tuple[str, ...]]:
+    """The verification as a table, a row an exercise and one for the sum, in the order of COLUMNS."""
+    for report in [*reports, _total(reports)]:
+        counts = (report.points, report.variants, report.misconceptions, report.mutants, report.equivalent)
+        faults = (len(report.false_accepts), len(report.false_rejects), len(report.misdiagnosed))
+        yield (report.exercise, *map(str, counts), f"{report.kill_rate:.0%}", *map(str, faults))
+
+
+def _total(reports: list[Report]) -> Report:
+    total = Report("all", 0, 0, 0)
+    for report in reports:
+        for name, value in vars(report).items():
+            if name != "exercise":
+                setattr(total, name, getattr(total, name) + value)
+    return total
+
+
 def _graded(check: Check, target: object, seed: int = SEEDS[0]) -> Result:
     return judge(check, in_process(target), graded=True, seed=seed)
 

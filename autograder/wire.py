@@ -116,4 +116,6 @@ def _type_name(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"tensor with layout {value.layout}"
     kind = type(value)
-    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )

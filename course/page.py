@@ -1,11 +1,16 @@
 """What a chapter's code cells call to speak and to draw."""
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
 import matplotlib_inline.backend_inline as inline
+from cycler import cycler
 from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from torch import Tensor
 
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
-"""Okabe and Ito's colours: told apart by colour-blind readers, and 3:1 or better on white for the first three."""
+"""Okabe and Ito's colours: told apart by colour-blind readers; the first three are 3:1 or better on white."""
 
 
 def say(sentence: str) -> None:
@@ -14,12 +19,40 @@ def say(sentence: str) -> None:
     Args:
         sentence: Markdown, with the computed values already formatted into it.
     """
-    display(Markdown(sentence))
+    display(Markdown(sentence))  # type: ignore[no-untyped-call]
+
+
+def heat_map(
+    axes: Axes, weights: Tensor, queries: Sequence[str], keys: Sequence[str], numbers: bool = True
+) -> None:
+    """Draw attention weights: one row a query, one column a key, darker where the weight is larger.
+
+    Args:
+        axes: where to draw.
+        weights: (Tq, Tk), between 0 and 1; booleans draw a mask.
+        queries: the Tq labels of the rows.
+        keys: the Tk labels of the columns.
+        numbers: write each weight into its square.
+    """
+    grid = weights.detach().cpu().double()
+    axes.imshow(grid.numpy(), cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(len(keys)), keys)
+    axes.set_yticks(range(len(queries)), queries)
+    axes.set_xlabel("key")
+    axes.set_ylabel("query")
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if numbers:
+        for row, line in enumerate(grid.tolist()):
+            for column, weight in enumerate(line):
+                colour = "white" if weight > 0.55 else "black"
+                axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=9, color=colour)
 
 
 def use_house_style() -> None:
     """Draw every figure of the page in the book's style, as sharp, small, reproducible SVG."""
-    inline.set_matplotlib_formats("svg")
+    inline.set_matplotlib_formats("svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
     mpl.rcParams.update(
         {
             "figure.figsize": (7.0, 3.6),
@@ -28,7 +61,7 @@ def use_house_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
-            "axes.prop_cycle": mpl.cycler(color=PALETTE),
+            "axes.prop_cycle": cycler(color=PALETTE),
             "grid.alpha": 0.3,
             "font.size": 11,
             "legend.frameon": False,

@@ -70,7 +70,9 @@ slip(
     Softmax,
     "returns logarithms",
     "These are the logarithms of the weights. Take exp of them.",
-    {"exponentials / exponentials.sum(dim, keepdim=True)": "torch.log(exponentials / exponentials.sum(dim, keepdim=True))"},
+    {
+        "exponentials / exponentials.sum(dim, keepdim=True)": "torch.log(exponentials / exponentials.sum(dim, keepdim=True))"
+    },
 )
 slip(
     Softmax,
@@ -128,7 +130,9 @@ class ScaledDotProductAttention(Check):
         yield Case("a mask (B, Tq, Tk)", inputs(2, **small, mask=rng.booleans(2, 4, 6)), mask)
         large = inputs(2, **small, mask=rng.booleans(4, 6))
         yield Case("a mask and scores in the thousands", large | {"query": large["query"] * 1e4}, mask, hidden=True)
-        yield Case("float32 and a mask", inputs(**small, mask=rng.booleans(4, 6), dtype=torch.float32), mask, hidden=True)
+        yield Case(
+            "float32 and a mask", inputs(**small, mask=rng.booleans(4, 6), dtype=torch.float32), mask, hidden=True
+        )
         some = rng.booleans(2, 4, 6) & torch.tensor([True, False, True, True]).view(4, 1)
         yield Case("a query with no key allowed", inputs(2, **small, mask=some), empty)
         none = torch.zeros(4, 6, dtype=torch.bool)
@@ -155,14 +159,15 @@ class ScaledDotProductAttention(Check):
         yield same_shape(own_output, output, "the output")
         yield same_shape(own_weights, weights, "the weights matrix")
         if case.part == "weighted average":
-            yield holds((own_weights >= 0).all(), "Some weights are negative: a softmax over the keys is never negative.")
+            yield holds(
+                (own_weights >= 0).all(), "Some weights are negative: a softmax over the keys is never negative."
+            )
             yield same(own_weights.sum(-1), torch.ones_like(weights[..., 0]), "the sum of each query's weights")
             yield same(own_output, own_weights @ case.value, "your output beside your own weights @ value")
             return
         yield same(own_weights, weights.detach(), "the weights matrix")
         yield same(own_output, output.detach(), "the output")
         yield from same_gradients(got.gradients, gradients(output, inputs))
-
 
 
 slip(
@@ -197,7 +202,10 @@ slip(
     "softmax over the queries",
     "The softmax runs over the queries (axis -2): each column sums to one. It must run over the keys, the last axis, so "
     "that each query's weights sum to one.",
-    {"softmax(scores)": "softmax(scores, dim=-2)", "torch.finfo(scores.dtype).min)": "torch.finfo(scores.dtype).min), dim=-2"},
+    {
+        "softmax(scores)": "softmax(scores, dim=-2)",
+        "torch.finfo(scores.dtype).min)": "torch.finfo(scores.dtype).min), dim=-2",
+    },
 )
 slip(
     ScaledDotProductAttention,
@@ -275,7 +283,10 @@ slip(
     ScaledDotProductAttention,
     "changes the query",
     "The query is divided in place (`/=`), so the caller's tensor changes. Write `query = query / ...`, which makes a new one.",
-    {"scores = query": "query /= math.sqrt(query.size(-1))\n    scores = query", "(-2, -1) / math.sqrt(query.size(-1))": "(-2, -1)"},
+    {
+        "scores = query": "query /= math.sqrt(query.size(-1))\n    scores = query",
+        "(-2, -1) / math.sqrt(query.size(-1))": "(-2, -1)",
+    },
 )
 
 
@@ -428,7 +439,11 @@ class SelfAttention(Check):
         output = call(case.x)
         changed = case.x.clone()
         changed[:, -1] += 1.0
-        return {"output": output, "changed": call(changed), "gradients": gradients(output, dict(module.named_parameters()))}
+        return {
+            "output": output,
+            "changed": call(changed),
+            "gradients": gradients(output, dict(module.named_parameters())),
+        }
 
     def judge(self, case, got):
         module = attention.SelfAttention(case.d_model, case.d_head).to(case.x.dtype)
@@ -438,7 +453,9 @@ class SelfAttention(Check):
             return  # that the weights could be loaded is what this part asks
         if case.mask is not None and case.mask.dim() == 2:  # the causal one
             same_past = isinstance(got.changed, Tensor) and close(got.output[:, :-1], got.changed[:, :-1])
-            yield holds(same_past, "Changing the last position changes earlier outputs, which the causal mask must prevent.")
+            yield holds(
+                same_past, "Changing the last position changes earlier outputs, which the causal mask must prevent."
+            )
         yield same(got.output, right.detach(), "the output")
         yield from same_gradients(got.gradients, gradients(right, dict(module.named_parameters())))
 

@@ -1,0 +1,131 @@
+"""The commands that need the checks; `course` finds them by entry point."""
+
+import sys
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from course import chapters
+
+_CHAPTERS = click.argument("chapter", nargs=-1, metavar="[CHAPTER]...")
+
+
+def _chosen(names: tuple[str, ...]) -> list[str]:
+    for name in names:
+        chapters.source(name)  # complains of a chapter that does not exist before anything is done
+    return list(names) or chapters.names()
+
+
+def _progress() -> Progress:
+    # To stderr: a table piped into a file stays a table.
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("about"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+@click.command()
+@_CHAPTERS
+@click.option(
+    "--check", "check_only", is_flag=True, help="Change nothing; fail if a notebook is not what its sources give."
+)
+def release(chapter: tuple[str, ...], check_only: bool) -> None:
+    """Derive the notebooks of chapters (all of them by default) from the book, the references and the checks."""
+    from autograder.release import drifted
+    from autograder.release import release as write
+
+    stale = []
+    for name in _chosen(chapter):
+        if check_only:
+            stale += drifted(name)
+            continue
+        changed = write(name)
+        click.echo(f"{name}: {len(changed)} of 2 notebooks changed.")
+    if stale:
+        listed = ", ".join(str(path) for path in stale)
+        raise click.ClickException(f"not what the sources give: {listed}. Run `course release`. Nothing was changed.")
+    if check_only:
+        click.echo("Every released notebook is what its sources give.")
+
+
+@click.command()
+@_CHAPTERS
+def verify(chapter: tuple[str, ...]) -> None:
+    """Test the checks: references, variants, the stub, misconceptions, and every mutant of the references."""
+    from autograder.checks import of_chapter
+    from autograder.verify import Report, size
+    from autograder.verify import verify as test
+
+    checks = [check for name in _chosen(chapter) for check in of_chapter(name)]
+    reports: list[Report] = []
+    with _progress() as progress:
+        task = progress.add_task("verifying", total=sum(size(check) for check in checks))
+        for check in checks:
+            reports.append(test(check, tick=lambda: progress.advance(task)))
+    Console(width=max(100, Console().width)).print(_verify_table(reports))
+    faults = [fault for report in reports for fault in report.faults]
+    for fault in faults:
+        click.echo(fault, err=True)
+    sys.exit(1 if faults else 0)
+
+
+def _verify_table(reports: list["Report"]) -> Table:  # type: ignore[name-defined]  # noqa: F821
+    from autograder.verify import COLUMNS, rows
+
+    table = Table(title="What the checks accept and reject")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "exercise" else "right")
+    for row in rows(reports):
+        table.add_row(*row)
+    return table
+
+
+@click.command()
+@click.argument("chapter")
+def sample(chapter: str) -> None:
+    """Write a sample class's submissions: the reference, variants, misconceptions and the untouched stub."""
+    from autograder.sample import write_class
+
+    chapters.source(chapter)
+    written = write_class(chapter)
+    click.echo(
+        f"{chapter}: {len(written)} sample submissions in {written[0].parents[2] if written else 'no new place'}."
+    )
+
+
+@click.command()
+@click.argument("chapter")
+@click.option("--student", default="*", help="Grade this student alone.")
+def grade(chapter: str, student: str) -> None:
+    """Grade the submissions of a chapter with nbgrader, and write feedback for each student."""
+    from autograder.grading import grade as run
+    from autograder.grading import submissions
+
+    paths = submissions(chapter, student)
+    with _progress() as progress:
+        task = progress.add_task(f"grading {chapter}", total=len(paths))
+        grades = list(run(chapter, paths, done=lambda: progress.advance(task)))
+    cells = list(dict.fromkeys(cell for one in grades for cell in one.cells))
+    table = Table(title=f"{chapter}: {len(grades)} submissions")
+    table.add_column("student")
+    for cell in cells:
+        table.add_column(cell.removesuffix("-check").partition("-")[2], justify="right", overflow="fold")
+    table.add_column("score", justify="right")
+    for one in grades:
+        points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
+        score = "not graded" if one.fault else f"{one.score:g} of {one.max_score:g}{' *' * one.waiting}"
+        table.add_row(one.student, *points, score)
+    Console(width=max(120, Console().width)).print(table)
+    if any(one.waiting for one in grades):
+        click.echo("* An answer awaits grading by hand: open formgrader in JupyterLab (Nbgrader menu).")
+    faults = [one for one in grades if one.fault]
+    for one in faults:
+        click.echo(f"{one.student}: not graded: {one.fault}", err=True)
+    sys.exit(1 if faults else 0)

@@ -1,0 +1,82 @@
+"""nbgrader on this course's folders, with its failures turned into sentences."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbgrader.apps import NbGraderAPI
+from sqlalchemy.engine import make_url
+from traitlets.config import Config, PyFileConfigLoader
+
+from course.chapters import CourseError, root
+
+LOCK_SECONDS = 2.0
+
+
+def configuration() -> Config:
+    """The settings of `nbgrader_config.py`."""
+    path = root() / "nbgrader_config.py"
+    if not path.exists():
+        raise CourseError(
+            f"{path} is missing, so this is not the course's folder. Run `course` there. Nothing was changed."
+        )
+    return PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
+
+
+def folder(step: str) -> Path:
+    """Where nbgrader keeps a step's files: `source`, `release`, `submitted`, `autograded` or `feedback`."""
+    settings = configuration().CourseDirectory
+    return Path(settings.root) / settings[f"{step}_directory"]
+
+
+def database() -> str:
+    """The gradebook's URL."""
+    return str(configuration().CourseDirectory.db_url)
+
+
+def api(config: Config | None = None) -> NbGraderAPI:
+    """nbgrader's programming interface on this course, or on another set of folders."""
+    return NbGraderAPI(config=config or configuration())
+
+
+def require_free_gradebook() -> None:
+    """See that the gradebook can be written before anything is changed.
+
+    Raises:
+        CourseError: another process is writing it, or it cannot be written at all.
+    """
+    url = make_url(database())
+    if url.get_backend_name() != "sqlite" or not url.database or not Path(url.database).exists():
+        return
+    try:
+        connection = sqlite3.connect(url.database, timeout=LOCK_SECONDS)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            why = "is locked by another process. Close what is using it (formgrader, another `course grade`), then try again"
+        else:
+            why = f"cannot be written ({error}). Check the permissions of its folder"
+        raise CourseError(f"The gradebook {url.database} {why}. Nothing was changed.") from error
+
+
+def run(step: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> str:
+    """Call one step of nbgrader's interface.
+
+    Returns:
+        An empty string, or what went wrong: the last line of nbgrader's log that says so.
+    """
+    outcome = step(*args, **kwargs)
+    if outcome["success"]:
+        return ""
+    return _reason(str(outcome.get("error") or outcome.get("log") or ""))
+
+
+def _reason(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line or "Exception" in line]
+    return (named or lines or ["nbgrader gave no reason"])[-1]

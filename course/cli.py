@@ -1,0 +1,72 @@
+"""The `course` command. Commands that need the checks join through the entry points `course.commands`."""
+
+import errno
+import http.server
+import sys
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from course.chapters import CourseError, root
+
+
+class _Course(click.Group):
+    """Turns the user's mistakes and the machine's troubles into one sentence and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        joined = [entry.name for entry in entry_points(group="course.commands")]
+        return sorted({*super().list_commands(ctx), *joined})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        for entry in entry_points(group="course.commands", name=name):
+            command: click.Command = entry.load()
+            return command
+        return super().get_command(ctx, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CourseError as error:
+            _stop(str(error))
+        except ModuleNotFoundError as error:
+            _stop(
+                f"the Python package {error.name!r} is missing from {sys.prefix}. Install the course's packages with "
+                f"`make environment`{' (torch==2.13.0 among them)' if error.name == 'torch' else ''}. Nothing was changed."
+            )
+
+
+def _stop(sentence: str) -> None:
+    failure = click.ClickException(sentence)
+    failure.exit_code = 2  # the user's mistake; 1 is a failed check
+    raise failure
+
+
+@click.group(cls=_Course)
+def main() -> None:
+    """Build, release, check and grade the course."""
+
+
+@main.command()
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+def serve(port: int) -> None:
+    """Show the built book at a local address until Ctrl-C."""
+    book = root() / "_build" / "html"
+    if not (book / "index.html").exists():
+        raise CourseError(f"There is no built book in {book}. Build it with `make book`. Nothing was changed.")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(book))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise CourseError(
+            f"Port {port} is in use. Choose another with --port, or --port 0 for any free one."
+        ) from error
+    with server:
+        click.echo(f"The book is at http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends this)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("Closed.")

@@ -1,0 +1,150 @@
+"""Turns the book's MyST Markdown into plain Markdown, which every notebook program shows.
+
+It knows the vocabulary that chapters are written in and refuses the rest, so that nothing is lost without a word.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from pybtex.database import Entry, parse_file
+
+from course.chapters import CourseError
+
+_ADMONITIONS = {"note": "Note", "tip": "Tip", "warning": "Warning", "important": "Important"}
+
+
+@dataclass
+class Block:
+    """A piece of a Markdown cell: plain text, or a directive with its argument and body."""
+
+    kind: str
+    argument: str
+    body: str
+
+
+@dataclass
+class Translator:
+    """Translates the cells of one chapter; numbers its equations and remembers its images.
+
+    Args:
+        source: the chapter's file, for error messages and relative paths.
+        bibliography: the BibTeX file that citations refer to.
+    """
+
+    source: Path
+    bibliography: Path
+    equations: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Number the labelled equations in the order in which they stand."""
+        labels = re.findall(r"^\$\$ \((.+)\)$", self.source.read_text(encoding="utf-8"), re.MULTILINE)
+        self.equations = {label: number for number, label in enumerate(labels, 1)}
+
+    def render(self, block: Block) -> "Rendered":
+        """A block as plain Markdown, with the images that it shows."""
+        match block.kind:
+            case "":
+                return Rendered(self.inline(block.body).strip())
+            case "figure":
+                return self._figure(block)
+            case "dropdown":
+                body = self.inline(block.body).strip()
+                return Rendered(f"<details>\n<summary>{block.argument}</summary>\n\n{body}\n\n</details>")
+            case kind if kind in _ADMONITIONS or kind == "admonition":
+                title = self.inline(block.argument) or _ADMONITIONS.get(kind, "")
+                return Rendered(_quoted(f"**{title}**\n\n{self.inline(block.body).strip()}"))
+            case kind:
+                raise CourseError(f"{self.source}: notebooks have no form for the directive {{{kind}}}.")
+
+    def inline(self, text: str) -> str:
+        """Text with roles, targets and numbered equations, as plain Markdown."""
+        text = re.sub(r"^\([\w-]+\)=\s*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^%.*\n?", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^\$\$ \((.+)\)$", lambda m: rf"\tag{{{self.equations[m[1]]}}} $$", text, flags=re.MULTILINE)
+        text = re.sub(r"\[([^\]]+)\]\([\w./-]+\.md(?:#[\w-]+)?\)", r"\1", text)
+        return re.sub(r"\{([\w:]+)\}`([^`]+)`", self._role, text)
+
+    def _role(self, match: re.Match[str]) -> str:
+        role, content = match[1], match[2]
+        titled = re.fullmatch(r"(.+?)\s*<(.+)>", content, re.DOTALL)
+        words = titled[1] if titled else content
+        roles: dict[str, Callable[[], str]] = {
+            "term": lambda: words,
+            "ref": lambda: f"*{words}*",
+            "doc": lambda: f"*{words}*",
+            "eq": lambda: f"({self.equations[content]})",
+            "cite:p": lambda: f"({'; '.join(self._citation(key, '{}, {}') for key in content.split(','))})",
+            "cite:t": lambda: "; ".join(self._citation(key, "{} ({})") for key in content.split(",")),
+        }
+        if role not in roles:
+            raise CourseError(f"{self.source}: notebooks have no words for the role {{{role}}}`{content}`.")
+        return roles[role]()
+
+    def _citation(self, key: str, form: str) -> str:
+        entries = parse_file(str(self.bibliography)).entries
+        if key.strip() not in entries:
+            raise CourseError(f"{self.source}: {self.bibliography.name} has no entry {key.strip()!r}.")
+        entry = entries[key.strip()]
+        words = form.format(_authors(entry), entry.fields["year"])
+        return f"[{words}]({entry.fields['url']})" if "url" in entry.fields else words
+
+    def _figure(self, block: Block) -> "Rendered":
+        alt = re.search(r"^:alt:\s*(.+)$", block.body, re.MULTILINE)
+        caption = re.sub(r"^:[\w-]+:.*\n?", "", block.body, flags=re.MULTILINE).strip()
+        image = self.source.parent / block.argument
+        data = base64.b64encode(image.read_bytes()).decode("ascii")
+        shown = f"![{alt[1] if alt else ''}](attachment:{quote(image.name)})"
+        text = f"{shown}\n\n*{self.inline(' '.join(caption.split()))}*" if caption else shown
+        return Rendered(text, {image.name: {"image/svg+xml" if image.suffix == ".svg" else "image/png": data}})
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Plain Markdown, and the images attached to its cell: name -> {MIME type -> base64}."""
+
+    text: str
+    attachments: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+_FENCE = re.compile(r"^(:{3,}|`{3,})\{([\w-]+)\}[ ]*(.*)$")
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """Split a Markdown cell into plain text and directives, in order."""
+    plain: list[str] = []
+    lines = iter(text.splitlines())
+    for line in lines:
+        opening = _FENCE.match(line)
+        if opening is None:
+            plain.append(line)
+            continue
+        yield from _plain(plain)
+        plain = []
+        body: list[str] = []
+        for inner in lines:
+            if inner.strip() == opening[1]:
+                break
+            body.append(inner)
+        options = [] if opening[2] == "figure" else [entry for entry in body if re.match(r"^:[\w-]+:", entry)]
+        yield Block(opening[2], opening[3].strip(), "\n".join(entry for entry in body if entry not in options))
+    yield from _plain(plain)
+
+
+def _plain(lines: list[str]) -> Iterator[Block]:
+    if any(line.strip() for line in lines):
+        yield Block("", "", "\n".join(lines))
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())
+
+
+def _authors(entry: Entry) -> str:
+    names = [" ".join(person.last_names) for person in entry.persons["author"]]
+    if len(names) > 2:
+        return f"{names[0]} et al."
+    return " and ".join(names)
