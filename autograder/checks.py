@@ -41,7 +41,7 @@ class Case:
     hidden: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Named:
     """A student's solution as we imagine it: a correct variant, or a misconception with what to say to it.
 
@@ -203,7 +203,7 @@ def slip(check: type[Check], name: str, message: str, edits: dict[str, str], rea
 
 
 def variant(exercise_name: str, name: str) -> Callable[[Any], Any]:
-    """Enter an independently written correct solution; its own name is free, its source is kept under the exercise's."""
+    """Enter an independently written correct solution; its source is kept under the exercise's name."""
 
     def enter(target: Any) -> Any:
         check = _register.checks[exercise_name]

@@ -44,8 +44,8 @@ def submissions(chapter: str, student: str = "*") -> list[Path]:
     if not found:
         place = submitted / ("STUDENT" if student == "*" else student) / chapter / f"{chapter}.ipynb"
         raise CourseError(
-            f"No submissions found in {submitted / student / chapter}. Put each student's notebook at {place}, or make a "
-            f"sample class with `course sample {chapter}`. Nothing was changed."
+            f"No submissions found in {submitted / student / chapter}. Put each student's notebook at {place}, or make "
+            f"a sample class with `course sample {chapter}`. Nothing was changed."
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -202,9 +202,14 @@ def _both(some: list[Trial], others: list[Trial]) -> list[Trial]:
 
 def _matches(check: Check, solution: Named, trials: list[Trial]) -> list[Trial]:
     """The trials in which this solution does what the student's did."""
-    messages = in_process(solution.target)(check.probe_source, [encode(trial.case.inputs) for trial in trials])
-    pairs = zip(trials, messages, strict=False)
-    return [trial for trial, message in pairs if _alike(trial.reply, decode(message))]
+    return [trial for trial in trials if _alike(trial.reply, _outcome(check, solution, encode(trial.case.inputs)))]
+
+
+@lru_cache(maxsize=4096)
+def _outcome(check: Check, solution: Named, case: bytes) -> dict[str, Any]:
+    """What a solution of ours does with a case; remembered, because a check is run again and again."""
+    reply: dict[str, Any] = decode(in_process(solution.target)(check.probe_source, [case])[0])
+    return reply
 
 
 def _alike(reply: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 from nbgrader.apps import NbGraderAPI
 from sqlalchemy.engine import make_url
-from traitlets.config import Config, PyFileConfigLoader
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
 
 from course.chapters import CourseError, root
 
@@ -21,13 +22,14 @@ def configuration() -> Config:
         raise CourseError(
             f"{path} is missing, so this is not the course's folder. Run `course` there. Nothing was changed."
         )
-    return PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
+    config: Config = PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
+    return config
 
 
 def folder(step: str) -> Path:
     """Where nbgrader keeps a step's files: `source`, `release`, `submitted`, `autograded` or `feedback`."""
     settings = configuration().CourseDirectory
-    return Path(settings.root) / settings[f"{step}_directory"]
+    return Path(str(settings.root), str(settings[f"{step}_directory"]))
 
 
 def database() -> str:
@@ -58,7 +60,7 @@ def require_free_gradebook() -> None:
             connection.close()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            why = "is locked by another process. Close what is using it (formgrader, another `course grade`), then try again"
+            why = "is locked by another process. Close what uses it (formgrader, another `course grade`) and try again"
         else:
             why = f"cannot be written ({error}). Check the permissions of its folder"
         raise CourseError(f"The gradebook {url.database} {why}. Nothing was changed.") from error

@@ -38,7 +38,7 @@ class OutOfTime(BaseException):
     """Raised inside the student's code when its time is over; not an Exception, so `except Exception` lets it pass."""
 
 
-class Misfit(Exception):
+class MisfitError(Exception):
     """The student's object cannot be used as the exercise says; the message is for the student."""
 
 
@@ -87,23 +87,25 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Give the student's module known weights, so that its output can be compared.
 
     Raises:
-        Misfit: a parameter is missing, left over or of another shape; the message names it.
+        MisfitError: a parameter is missing, left over or of another shape; the message names it.
     """
     if not isinstance(module, nn.Module):
-        raise Misfit(f"Calling the class gave a {type(module).__name__}. It must be a subclass of nn.Module.")
+        raise MisfitError(f"Calling the class gave a {type(module).__name__}. It must be a subclass of nn.Module.")
     own = dict(module.named_parameters())
     missing = [name for name in weights if name not in own]
     extra = [name for name in own if name not in weights]
     if missing:
         have = ", ".join(f"`{name}`" for name in own) or "no parameters at all"
-        raise Misfit(f"The module has no parameter `{missing[0]}`; it has {have}. Name the layers as the text does.")
+        raise MisfitError(
+            f"The module has no parameter `{missing[0]}`; it has {have}. Name the layers as the text does."
+        )
     if extra:
         hint = " Make its layer with bias=False." if extra[0].endswith("bias") else ""
-        raise Misfit(f"The module has a parameter `{extra[0]}` that the exercise does not ask for.{hint}")
+        raise MisfitError(f"The module has a parameter `{extra[0]}` that the exercise does not ask for.{hint}")
     for name, weight in weights.items():
         if own[name].shape != weight.shape:
             shapes = f"{tuple(own[name].shape)}, and {tuple(weight.shape)} is needed"
-            raise Misfit(f"Parameter `{name}` has shape {shapes} (nn.Linear keeps its weight as (out, in)).")
+            raise MisfitError(f"Parameter `{name}` has shape {shapes} (nn.Linear keeps its weight as (out, in)).")
     module.to(next(iter(weights.values())).dtype)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -130,7 +132,7 @@ def _probe_case(probe: Callable[..., Any], target: Any, case: dict[str, Any], se
         reply = {"value": value}
     except OutOfTime:
         reply = {"error": {"kind": "time", "seconds": seconds}}
-    except Misfit as misfit:
+    except MisfitError as misfit:
         reply = {"error": {"kind": "misfit", "message": str(misfit)}}
     except NotImplementedError as error:
         reply = {"error": {"kind": "stub"} if not str(error) else _describe(error)}

@@ -1,6 +1,5 @@
 """Derives the notebooks: the instructor's edition from the sources, the student's from that by nbgrader."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +72,7 @@ def _replace(path: Path, content: bytes) -> bool:
             file.write(content)
             file.close()
             temporary.chmod(0o644)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

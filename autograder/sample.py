@@ -1,4 +1,4 @@
-"""A small class to try grading on: submissions made from the reference, the variants, the misconceptions and the stub."""
+"""A small class to try grading on, made from the references, the variants, the misconceptions and the stub."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Student:
 
 
 def students(chapter: str) -> Iterator[Student]:
-    """The class of a chapter: one follows the reference, some a variant, some a misconception, one hands in the stub."""
+    """The class of a chapter: the reference, some variants, a misconception an exercise, and the untouched stub."""
     checks = of_chapter(chapter)
     right = {check.name: reference_source(check) for check in checks}
     yield Student("reference", right, answers=True)

@@ -5,7 +5,7 @@ import http.server
 import sys
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -32,15 +32,17 @@ class _Course(click.Group):
             _stop(str(error))
         except ModuleNotFoundError as error:
             _stop(
-                f"the Python package {error.name!r} is missing from {sys.prefix}. Install the course's packages with "
-                f"`make environment`{' (torch==2.13.0 among them)' if error.name == 'torch' else ''}. Nothing was changed."
+                f"the Python package {error.name!r} is missing from {sys.prefix}. Install the course's packages, "
+                "torch==2.13.0 among them, with `make environment`. Nothing was changed."
             )
 
 
-def _stop(sentence: str) -> None:
-    failure = click.ClickException(sentence)
-    failure.exit_code = 2  # the user's mistake; 1 is a failed check
-    raise failure
+class _Mistake(click.ClickException):
+    exit_code = 2  # the user's mistake, or the machine's state; 1 is a failed check
+
+
+def _stop(sentence: str) -> NoReturn:
+    raise _Mistake(sentence)
 
 
 @click.group(cls=_Course)

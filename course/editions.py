@@ -80,7 +80,7 @@ def instructor_notebook(chapter: str, catalogue: Catalogue) -> NotebookNode:
         CourseError: the chapter does not exist, or says something that has no form in a notebook.
     """
     edition = _Edition(chapter, catalogue)
-    notebook = new_notebook(cells=list(edition.cells()))
+    notebook: NotebookNode = new_notebook(cells=list(edition.cells()))
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

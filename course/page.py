@@ -22,9 +22,7 @@ def say(sentence: str) -> None:
     display(Markdown(sentence))  # type: ignore[no-untyped-call]
 
 
-def heat_map(
-    axes: Axes, weights: Tensor, queries: Sequence[str], keys: Sequence[str], numbers: bool = True
-) -> None:
+def heat_map(axes: Axes, weights: Tensor, queries: Sequence[str], keys: Sequence[str], numbers: bool = True) -> None:
     """Draw attention weights: one row a query, one column a key, darker where the weight is larger.
 
     Args:

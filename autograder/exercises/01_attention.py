@@ -1,5 +1,7 @@
 """Checks of chapter 01: softmax, attention, masks, and attention as a module."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -105,7 +107,7 @@ slip(
 class ScaledDotProductAttention(Check):
     """The average, the scores behind its weights, masks of every rank, and queries that may attend to nothing."""
 
-    equivalent = {
+    equivalent: ClassVar = {
         "scaled_dot_product_attention: scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))"
         " -> scores = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))": "exchanging two axes has no direction",
     }

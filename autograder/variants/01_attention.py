@@ -145,8 +145,10 @@ class SelfAttentionWrittenOut(nn.Module):
     def __init__(self, d_model: int, d_head: int) -> None:
         super().__init__()
         self.scale = 1 / math.sqrt(d_head)
-        for name in ("query", "key", "value"):
-            setattr(self, name, nn.Linear(in_features=d_model, out_features=d_head, bias=False))
+        sizes = {"in_features": d_model, "out_features": d_head}
+        self.query = nn.Linear(bias=False, **sizes)
+        self.key = nn.Linear(bias=False, **sizes)
+        self.value = nn.Linear(bias=False, **sizes)
 
     def forward(self, x, mask=None):
         scores = torch.bmm(self.query(x), self.key(x).transpose(1, 2)).mul(self.scale)

@@ -1,0 +1,92 @@
+# Two commands do all set-up on a fresh machine:
+#   make course   the environment, the notebooks, the book, and a small class of sample submissions, graded
+#   make test     every test: style, types, checks, grading, the book and its pages in a browser
+# Variables: PYTHON (3.11 or newer), VENV (where the environment goes).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CHAPTER := 01_attention
+TORCH := $(shell grep '^torch==' requirements.lock)
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help course test environment notebooks book sample grade verify check browser bench lock serve clean
+
+help:  ## say what each command does
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+course: environment notebooks book sample grade  ## set everything up and grade a sample class
+	@echo
+	@echo "The book:        $(CURDIR)/_build/html/index.html   (make serve shows it at a local address)"
+	@echo "The notebook:    notebooks/$(CHAPTER)/$(CHAPTER).ipynb   (open it with: $(BIN)/jupyter lab notebooks)"
+	@echo "The feedback:    grading/feedback/STUDENT/$(CHAPTER)/$(CHAPTER).html"
+	@echo "Grade by hand:   $(BIN)/jupyter lab, menu Nbgrader, Formgrader"
+
+test: $(VENV)/test.ready browser notebooks  ## run every test
+	$(BIN)/course release --check
+	$(BIN)/python -m pytest
+
+environment: $(VENV)/course.ready  ## install the packages into $(VENV)
+
+$(VENV)/python.ready:
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON). Install Python 3.11 or newer, or name one: make course PYTHON=/path/to/python3. Nothing was changed." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), and the course needs Python 3.11 or newer. Name one: make course PYTHON=/path/to/python3. Nothing was changed." >&2; exit 2; }
+	@echo "Making the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch by itself first: with it in place, nothing that asks for "torch" brings a build with CUDA packages.
+$(VENV)/course.ready: $(VENV)/python.ready pyproject.toml requirements.lock
+	@echo "Installing the course's packages (a few minutes the first time)"
+	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH) -c requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e .
+	@touch $@
+
+$(VENV)/test.ready: $(VENV)/course.ready
+	@echo "Installing the test tools"
+	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[test]'
+	@touch $@
+
+notebooks: environment  ## derive the notebooks from the book, the references and the checks
+	$(BIN)/course release
+
+book: environment  ## build the book into _build/html
+	$(BIN)/jupyter-book build . --toc book/_toc.yml -W -n --keep-going
+
+sample: notebooks
+	$(BIN)/course sample $(CHAPTER)
+
+grade: sample
+	$(BIN)/course grade $(CHAPTER)
+
+verify: environment  ## test the checks themselves
+	$(BIN)/course verify
+
+check: $(VENV)/test.ready  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+browser:  ## see that the browser tests have their programs
+	@for pair in chromium:chromium bwrap:bubblewrap; do \
+	  program=$${pair%%:*}; package=$${pair##*:}; \
+	  if command -v $$program >/dev/null; then continue; fi; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing $$package"; apt-get -qq update; apt-get -qq install -y --no-install-recommends $$package fonts-dejavu-core >/dev/null; \
+	  else \
+	    echo "make: the tests need $$program, which is not installed. Install it (Debian: sudo apt-get install $$package) and run make test again." >&2; exit 2; \
+	  fi; \
+	done
+
+bench: environment  ## measure, and write benchmarks/results
+	$(BIN)/python -m benchmarks.autograde
+
+lock: $(VENV)/test.ready  ## write requirements.lock and environment.yml anew from what is installed
+	$(BIN)/python -m course.environment
+
+serve: environment  ## show the built book at a local address
+	$(BIN)/course serve
+
+clean:  ## remove what was built, but not the environment nor the class's grades
+	rm -rf _build

@@ -1,0 +1,1 @@
+"""Timings of this project beside a named peer; each writes its figures to `benchmarks/results`."""
