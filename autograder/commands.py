@@ -114,9 +114,10 @@ def grade(chapter: str, student: str) -> None:
         grades = list(run(chapter, paths, done=lambda: progress.advance(task)))
     cells = list(dict.fromkeys(cell for one in grades for cell in one.cells))
     table = Table(title=f"{chapter}: {len(grades)} submissions")
-    table.add_column("student")
+    table.add_column("student", no_wrap=True)
     for cell in cells:
-        table.add_column(cell.removesuffix("-check").partition("-")[2], justify="right", overflow="fold")
+        words = cell.removesuffix("-check").partition("-")[2].replace("_", " ").replace("-", " ")
+        table.add_column(words, justify="right")
     table.add_column("score", justify="right")
     for one in grades:
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autograder.wire import Foreign
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Relative and absolute; wide enough for another order of summation, and thousands of times below any mistake."""
 
 
@@ -113,7 +113,7 @@ def _same_values(got: Tensor, expected: Tensor, name: str) -> str:
 def _differs(got: Tensor, expected: Tensor) -> Tensor:
     if not got.is_floating_point():
         return got != expected
-    tolerance = TOLERANCE.get(got.dtype, 1e-2)
+    tolerance = TOLERANCE[got.dtype]
     return ~torch.isclose(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 

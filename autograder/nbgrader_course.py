@@ -1,12 +1,14 @@
 """nbgrader on this course's folders, with its failures turned into sentences."""
 
 import sqlite3
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nbgrader.apps import NbGraderAPI
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
@@ -72,7 +74,9 @@ def run(step: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> str:
     Returns:
         An empty string, or what went wrong: the last line of nbgrader's log that says so.
     """
-    outcome = step(*args, **kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SAWarning)  # nbgrader's own use of SQLAlchemy; nothing for our user to do
+        outcome = step(*args, **kwargs)
     if outcome["success"]:
         return ""
     return _reason(str(outcome.get("error") or outcome.get("log") or ""))

@@ -50,7 +50,7 @@ def encode(value: Any, *, strict: bool = False) -> bytes:
     text = json.dumps(tree).encode("utf-8", errors="surrogatepass")
     size = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     if size > MAX_BYTES:
-        raise WireError(f"the message holds {size / 2**20:.0f} MB; at most {MAX_BYTES / 2**20:.0f} MB may cross")
+        raise WireError(_too_large(size))
     tensors[_JSON] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     return save(tensors)
 
@@ -76,6 +76,8 @@ def _pack(value: Any, tensors: dict[str, Tensor], strict: bool) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Tensor) and _is_plain(value):
+        if value.nbytes > MAX_BYTES:  # before the copy: an expanded tensor can be larger than the memory
+            raise WireError(_too_large(value.nbytes))
         name = str(len(tensors))
         tensors[name] = value.detach().as_subclass(Tensor).cpu().contiguous().clone()
         return {"$": "tensor", "name": name}
@@ -104,6 +106,10 @@ def _unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return Foreign(str(tree["type"]))
         case other:
             raise WireError(f"unknown kind {other!r}")
+
+
+def _too_large(size: int) -> str:
+    return f"it holds {size / 2**20:.0f} MB, and at most {MAX_BYTES / 2**20:.0f} MB may cross"
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -7,20 +7,16 @@ Settings:
 
 import hashlib
 import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-REPOSITORY_VARIABLE = "COURSE_REPOSITORY_URL"
-COLAB = "https://colab.research.google.com/github"
-PUBLISHED_BRANCH = "published"
-"""The branch that holds the student notebooks, written by the publish workflow."""
+from course.chapters import CourseError
+from course.repository import Repository, colab_url, repository
 
 CODE_BEHIND_PAGES = ("solutions/**/*.py", "course/**/*.py", "autograder/**/*.py", "benchmarks/results/*.json")
 UNUSED_ASSETS = ("scripts/fontawesome.js*", "**/*.js.map", "**/*.css.map", "vendor/**/*.ttf")
@@ -39,59 +35,6 @@ FRONT_DOOR = """<!DOCTYPE html>
 """
 
 
-class Repository(NamedTuple):
-    """Where the course is published.
-
-    Attributes:
-        url: without a slash at the end.
-        owner: the account that it belongs to.
-        name: the repository's own name.
-    """
-
-    url: str
-    owner: str
-    name: str
-
-    @property
-    def on_github(self) -> bool:
-        """Whether Colab can open its notebooks."""
-        return self.url.startswith("https://github.com/")
-
-
-def repository(configured: str, environment: Mapping[str, str]) -> Repository | None:
-    """Find where the course is published, or None where nobody has said.
-
-    Args:
-        configured: `repository: url:` of `_config.yml`.
-        environment: the process's variables; REPOSITORY_VARIABLE overrides `configured`.
-    """
-    url = environment.get(REPOSITORY_VARIABLE, "").strip() or configured.strip()
-    if not url:
-        return None
-    url = url.rstrip("/").removesuffix(".git")
-    match = re.fullmatch(r"https://[\w.-]+/([\w.-]+)/([\w.-]+)", url)
-    if match is None:
-        raise ConfigError(
-            f"The repository's URL is {url!r}. Write it as https://github.com/OWNER/REPOSITORY, in the "
-            f"environment variable {REPOSITORY_VARIABLE} or under `repository: url:` in _config.yml."
-        )
-    return Repository(url, *match.groups())
-
-
-def colab_url(repo: Repository | None, pagename: str) -> str | None:
-    """Say where Colab opens the student notebook of a page; None for a page or a repository without one.
-
-    Args:
-        repo: where the course is published.
-        pagename: the page's name in Sphinx, such as `book/chapters/01_attention`.
-    """
-    chapter = re.fullmatch(r"book/chapters/(\d\d_\w+)", pagename)
-    if repo is None or chapter is None or not repo.on_github:
-        return None
-    name = chapter[1]
-    return f"{COLAB}/{repo.owner}/{repo.name}/blob/{PUBLISHED_BRANCH}/notebooks/{name}/{name}.ipynb"
-
-
 def code_digest(root: Path) -> str:
     """Fingerprint what the pages' code imports or reads, so that a change to it makes Sphinx run them again.
 
@@ -105,7 +48,10 @@ def code_digest(root: Path) -> str:
 
 
 def _configured_repository(config: Config) -> Repository | None:
-    return repository(config.html_theme_options.get("repository_url") or "", os.environ)
+    try:
+        return repository(config.html_theme_options.get("repository_url") or "", os.environ)
+    except CourseError as error:
+        raise ConfigError(str(error)) from error
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -117,9 +63,7 @@ def configure(app: Sphinx, config: Config) -> None:
     config["course_code_digest"] = code_digest(Path(app.srcdir))
 
 
-def add_colab_button(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
-) -> None:
+def add_colab_button(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object) -> None:
     """Put "Open in Colab" at the head of a chapter's page."""
     url = colab_url(_configured_repository(app.config), pagename)
     if url is not None:
@@ -138,9 +82,7 @@ def drop_idle_mathjax(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Load MathJax only where there is a formula: Sphinx also loads it wherever a page below has one."""
-    if doctree is not None and any(
-        isinstance(node, nodes.math | nodes.math_block) for node in doctree.findall()
-    ):
+    if doctree is not None and any(isinstance(node, nodes.math | nodes.math_block) for node in doctree.findall()):
         return
     scripts: list[Any] = context["script_files"]
     scripts[:] = [script for script in scripts if "mathjax" not in _source_of(script).lower()]
@@ -155,9 +97,7 @@ def mend_roles(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Take back the role of list from a bibliography: docutils gives it no list items."""
-    context["body"] = context.get("body", "").replace(
-        ' role="list" class="citation-list"', ' class="citation-list"'
-    )
+    context["body"] = context.get("body", "").replace(' role="list" class="citation-list"', ' class="citation-list"')
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:

@@ -5,8 +5,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 
 class CourseError(Exception):
     """The user's mistake, or the machine's state; the message says what is wrong, what to do, and what was changed."""
@@ -15,13 +13,6 @@ class CourseError(Exception):
 def root() -> Path:
     """The course's top folder: `COURSE_ROOT`, or the folder that holds this package."""
     return Path(os.environ.get("COURSE_ROOT") or Path(__file__).resolve().parent.parent)
-
-
-def repository_url() -> str:
-    """Where the course is published: `COURSE_REPOSITORY_URL`, or `repository: url:` in `_config.yml`; else empty."""
-    config = root() / "_config.yml"
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
-    return os.environ.get("COURSE_REPOSITORY_URL") or (settings.get("repository") or {}).get("url") or ""
 
 
 def names() -> list[str]:

@@ -13,8 +13,9 @@ import jupytext
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from course.chapters import CourseError, repository_url, root, source
+from course.chapters import CourseError, root, source
 from course.markdown import Block, Translator, blocks
+from course.repository import of_course
 from course.stubs import solution_cell
 
 _DROPPED = {"book-only", "remove-cell"}
@@ -121,11 +122,12 @@ class _Edition:
             f"> The checks give up to {points} points, the written answers up to {written}. "
             "Grading repeats each check with other inputs of the same kinds."
         )
-        if repository_url():
+        repository = of_course()
+        if repository:
             yield new_code_cell(
                 "# On Colab this installs the course; everywhere else it does nothing.\n"
                 "import sys\n\nif 'google.colab' in sys.modules:\n"
-                f"    !git clone -q --depth 1 {repository_url()} course-files\n"
+                f"    !git clone -q --depth 1 {repository.url} course-files\n"
                 "    %pip install -q -e course-files\n"
                 "    sys.path.insert(0, 'course-files')"
             )

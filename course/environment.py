@@ -1,6 +1,6 @@
 """Keeps the lists of versions in step: `requirements.lock` from what is installed, `environment.yml` from both files.
 
-`pyproject.toml` says what the course needs; `requirements.lock` says which version of that, and of all it needs in turn.
+`pyproject.toml` says what the course needs; the lock says which version of that, and of all it needs in turn.
 """
 
 import re
@@ -43,7 +43,7 @@ def render() -> str:
     dependencies = [f"python{project['requires-python']}", "pip", {"pip": [*packages, "-e ."]}]
     environment = {"name": project["name"], "channels": ["conda-forge"], "dependencies": dependencies}
     head = "# Derived by `make lock` from pyproject.toml and requirements.lock; do not edit.\n"
-    return head + yaml.safe_dump(environment, sort_keys=False)
+    return head + str(yaml.safe_dump(environment, sort_keys=False))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a chapter's code cells call to speak and to draw."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib as mpl
 import matplotlib_inline.backend_inline as inline
@@ -20,6 +20,22 @@ def say(sentence: str) -> None:
         sentence: Markdown, with the computed values already formatted into it.
     """
     display(Markdown(sentence))  # type: ignore[no-untyped-call]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write a Markdown table; floats get three significant digits.
+
+    Args:
+        columns: the heads.
+        rows: one sequence a row, as long as `columns`.
+    """
+    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def heat_map(axes: Axes, weights: Tensor, queries: Sequence[str], keys: Sequence[str], numbers: bool = True) -> None:

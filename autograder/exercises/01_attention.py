@@ -453,6 +453,7 @@ class SelfAttention(Check):
         right = module(case.x, case.mask)
         if case.part == "layers":
             return  # that the weights could be loaded is what this part asks
+        yield same_shape(got.output, right, "the output")
         if case.mask is not None and case.mask.dim() == 2:  # the causal one
             same_past = isinstance(got.changed, Tensor) and close(got.output[:, :-1], got.changed[:, :-1])
             yield holds(

@@ -1,0 +1,71 @@
+"""The notebook in JupyterLab and the class in formgrader, used as a student and an instructor would."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from autograder.checks import find
+from tests.browser import chromium
+from tests.lab import CHAPTER, Lab, course_copy, jupyter_lab, write_submission
+
+EXERCISE = "attention.scaled_dot_product_attention"
+MISCONCEPTION = "no scaling"
+PICTURES = "COURSE_PICTURES"
+"""A folder for screenshots, where a person wants to see them."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    place = course_copy(tmp_path_factory.mktemp("course"))
+    notebook = write_submission(place, EXERCISE, MISCONCEPTION)
+    environment = os.environ | {"COURSE_ROOT": str(place)}
+    course = Path(sys.executable).parent / "course"
+    graded = subprocess.run([course, "grade", CHAPTER], env=environment, cwd=place, capture_output=True, text=True)
+    assert graded.returncode == 0, graded.stderr
+    (place / "work.ipynb").write_bytes(notebook.read_bytes())
+    with jupyter_lab(place, tmp_path_factory.mktemp("state")) as server:
+        yield server
+
+
+def test_a_check_in_jupyterlab_shows_its_feedback(lab: Lab) -> None:
+    message = next(slip.message for slip in find(EXERCISE).misconceptions if slip.name == MISCONCEPTION)
+    with chromium() as browser:
+        page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        page.goto(f"{lab.url}lab/tree/work.ipynb?token={lab.token}", timeout=120_000)
+        _run_all(page)
+        verdict = page.get_by_role("group", name=f"Result of the check {EXERCISE}")
+        expect(verdict).to_be_visible(timeout=120_000)
+        expect(verdict).to_contain_text(f"{EXERCISE}: 3 of 4 points")
+        expect(verdict).to_contain_text(message)
+        expect(verdict).to_contain_text("Why divide by √d_k?")
+        verdict.scroll_into_view_if_needed()
+        if PICTURES in os.environ:
+            page.screenshot(path=Path(os.environ[PICTURES]) / "jupyterlab-check.png")
+
+
+def test_formgrader_lists_the_graded_chapter(lab: Lab) -> None:
+    assignments = json.loads(lab.get("formgrader/api/assignments"))
+    chapter = next(assignment for assignment in assignments if assignment["name"] == CHAPTER)
+    assert chapter["num_submissions"] == 1
+    assert chapter["needs_manual_grade"]
+    submissions = json.loads(lab.get(f"formgrader/api/submissions/{CHAPTER}"))
+    ada = next(submission for submission in submissions if submission["student"] == "ada")
+    assert ada["autograded"]
+    assert ada["code_score"] == sum(check_points(name) for name in ("softmax", "causal_mask", "padding_mask")) + 3 + 1
+
+
+def check_points(symbol: str) -> int:
+    return find(f"attention.{symbol}").points
+
+
+def _run_all(page: Page) -> None:
+    page.get_by_role("menuitem", name="Run", exact=True).click(timeout=120_000)
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
