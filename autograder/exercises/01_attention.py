@@ -46,7 +46,7 @@ slip(
     Softmax,
     "ignores dim",
     "Every entry is divided by one total. Divide by the sum along `dim`, keeping that axis.",
-    {"exponentials.sum(dim, keepdim=True)": "exponentials.sum()"},
+    {"x.amax(dim, keepdim=True)": "x.max()", "exponentials.sum(dim, keepdim=True)": "exponentials.sum()"},
 )
 slip(
     Softmax,
