@@ -117,7 +117,7 @@ def grade(chapter: str, student: str) -> None:
     table.add_column("student", no_wrap=True)
     for cell in cells:
         words = cell.removesuffix("-check").partition("-")[2].replace("_", " ").replace("-", " ")
-        table.add_column(words, justify="right")
+        table.add_column(words, justify="right", overflow="fold")
     table.add_column("score", justify="right")
     for one in grades:
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]

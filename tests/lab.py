@@ -69,7 +69,11 @@ def jupyter_lab(place: Path, state: Path) -> Iterator[Lab]:
         yield _await(server, state)
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:  # it waits for kernels that are still busy
+            server.kill()
+            server.wait()
         log.close()
 
 
