@@ -194,7 +194,7 @@ def slip(check: type[Check], name: str, message: str, edits: dict[str, str], rea
         ValueError: an old text does not occur, so the reference has changed and the slip must follow.
     """
     reference = _register.checks[check.name].reference
-    source = inspect.getsource(reference)
+    source = inspect.getsource(reference).rstrip()
     for old, new in edits.items():
         if old not in source:
             raise ValueError(f"{check.name}, slip {name!r}: the reference does not contain {old!r}")
