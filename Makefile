@@ -30,6 +30,7 @@ test: $(VENV)/test.ready browser notebooks  ## run every test
 environment: $(VENV)/course.ready  ## install the packages into $(VENV)
 
 $(VENV)/python.ready:
+	@test -w . || { echo "make: cannot write in $(CURDIR). Make it writable, or copy the course elsewhere. Nothing was changed." >&2; exit 2; }
 	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON). Install Python 3.11 or newer, or name one: make course PYTHON=/path/to/python3. Nothing was changed." >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), and the course needs Python 3.11 or newer. Name one: make course PYTHON=/path/to/python3. Nothing was changed." >&2; exit 2; }
 	@echo "Making the environment in $(VENV)"

@@ -69,7 +69,7 @@ def verify(chapter: tuple[str, ...]) -> None:
         task = progress.add_task("verifying", total=sum(size(check) for check in checks))
         for check in checks:
             reports.append(test(check, tick=lambda: progress.advance(task)))
-    Console(width=max(100, Console().width)).print(_verify_table(reports))
+    Console(width=max(140, Console().width)).print(_verify_table(reports))
     faults = [fault for report in reports for fault in report.faults]
     for fault in faults:
         click.echo(fault, err=True)
@@ -81,7 +81,7 @@ def _verify_table(reports: list["Report"]) -> Table:  # type: ignore[name-define
 
     table = Table(title="What the checks accept and reject")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "exercise" else "right")
+        table.add_column(column, justify="left" if column == "exercise" else "right", no_wrap=column == "exercise")
     for row in rows(reports):
         table.add_row(*row)
     return table

@@ -30,6 +30,9 @@ class _Course(click.Group):
             return super().invoke(ctx)
         except CourseError as error:
             _stop(str(error))
+        except OSError as error:
+            place = error.filename or root()
+            _stop(f"cannot use {place}: {error.strerror or error}. What was complete before is kept.")
         except ModuleNotFoundError as error:
             _stop(
                 f"the Python package {error.name!r} is missing from {sys.prefix}. Install the course's packages, "
