@@ -90,6 +90,7 @@ class Check:
     difficulty: ClassVar[int]
     minutes: ClassVar[int]
     read: ClassVar[str]
+    sections: ClassVar[dict[str, str]]
     misconceptions: ClassVar[list[Named]]
     variants: ClassVar[list[Named]]
     equivalent: ClassVar[dict[str, str]] = {}
@@ -158,7 +159,13 @@ _register = Register()
 
 
 def exercise(
-    name: str, *, parts: dict[str, int], difficulty: int, minutes: int, read: str
+    name: str,
+    *,
+    parts: dict[str, int],
+    difficulty: int,
+    minutes: int,
+    read: str,
+    sections: dict[str, str] | None = None,
 ) -> Callable[[type[Check]], type[Check]]:
     """Enter a Check under its exercise's name.
 
@@ -168,10 +175,11 @@ def exercise(
         difficulty: 1 (a line or two) to 3 (needs thought).
         minutes: what a student should expect to need.
         read: the section that explains it, `chapter#label`.
+        sections: part -> label of the section that explains that part, where it is another.
     """
 
     def enter(check: type[Check]) -> type[Check]:
-        check.name, check.parts, check.read = name, parts, read
+        check.name, check.parts, check.read, check.sections = name, parts, read, sections or {}
         check.difficulty, check.minutes = difficulty, minutes
         check.misconceptions, check.variants = [], []
         _register.checks[name] = check()

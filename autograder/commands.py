@@ -47,7 +47,7 @@ def release(chapter: tuple[str, ...], check_only: bool) -> None:
             stale += drifted(name)
             continue
         changed = write(name)
-        click.echo(f"{name}: {len(changed)} of 2 notebooks changed.")
+        click.echo(f"{name}: {f'{len(changed)} files written' if changed else 'nothing has changed'}.")
     if stale:
         listed = ", ".join(str(path) for path in stale)
         raise click.ClickException(f"not what the sources give: {listed}. Run `course release`. Nothing was changed.")
@@ -69,7 +69,7 @@ def verify(chapter: tuple[str, ...]) -> None:
         task = progress.add_task("verifying", total=sum(size(check) for check in checks))
         for check in checks:
             reports.append(test(check, tick=lambda: progress.advance(task)))
-    Console(width=max(140, Console().width)).print(_verify_table(reports))
+    Console(width=max(150, Console().width)).print(_verify_table(reports))
     faults = [fault for report in reports for fault in report.faults]
     for fault in faults:
         click.echo(fault, err=True)

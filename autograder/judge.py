@@ -141,8 +141,10 @@ def _first_fault(check: Check, case: Case, reply: dict[str, Any]) -> Finding:
 def _error_message(symbol: str, error: dict[str, Any]) -> str:
     match error["kind"]:
         case "stub":
+            inner = error["function"]
+            name = symbol if "<locals>" in inner else inner
             return (
-                f"`{symbol}` is not written yet: it still raises NotImplementedError. Write its body, run its cell, "
+                f"`{name}` is not written yet: it still raises NotImplementedError. Write its body, run its cell, "
                 "then run this check again."
             )
         case "time":
@@ -168,14 +170,15 @@ def _explain(check: Check, trials: list[Trial], failed: list[Trial], result: Res
     explained = _diagnose(check, trials, failed)
     result.diagnoses = [misconception.name for misconception, _ in explained]
     said = [misconception.message for misconception, _ in explained]
-    if explained and explained[0][0].read:
-        result.read = f"{check.chapter}#{explained[0][0].read}"
     accounted = [trial for _, matches in explained for trial in matches]
     rest = [trial for trial in failed if trial not in accounted]
     trial = rest[0] if rest else failed[0]
+    label = explained[0][0].read if explained else check.sections.get(trial.case.part, "")
+    if label:
+        result.read = f"{check.chapter}#{label}"
     fault = trial.finding.message
     if trial.reply.get("error", {}).get("kind") != "stub":
-        fault = f"Tried: {trial.case.title} ({describe(trial.case.inputs)}). {fault}"
+        fault = f"Tried: {trial.case.title}, with {describe(trial.case.inputs)}. {fault}"
     result.messages = [*said, fault]
 
 
@@ -222,11 +225,11 @@ def _alike(reply: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def describe(inputs: dict[str, Any]) -> str:
-    """Say what was handed to the student's code: shapes and dtypes of tensors, values of the rest."""
+    """Say what was handed to the student's code: the shapes of tensors, and whole numbers."""
     words = []
     for name, value in inputs.items():
         if hasattr(value, "shape"):
-            words.append(f"{name}: {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")
-        elif not isinstance(value, dict) and value is not None:
+            words.append(f"{name} {tuple(value.shape)}")
+        elif isinstance(value, int) and not isinstance(value, bool):
             words.append(f"{name}={value}")
     return ", ".join(words)

@@ -83,23 +83,23 @@ def compile_probe(source: str) -> Callable[[Any, SimpleNamespace], Any]:
     return probe
 
 
-def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_weights(module: nn.Module, weights: dict[str, Tensor], strict: bool = True) -> None:
     """Give the student's module known weights, so that its output can be compared.
+
+    Args:
+        module: what the student's class made.
+        weights: the value of each parameter, by name.
+        strict: refuse a module with further parameters; otherwise those become zero.
 
     Raises:
         MisfitError: a parameter is missing, left over or of another shape; the message names it.
     """
     if not isinstance(module, nn.Module):
         raise MisfitError(f"Calling the class gave a {type(module).__name__}. It must be a subclass of nn.Module.")
-    own = dict(module.named_parameters())
-    missing = [name for name in weights if name not in own]
+    own = dict(module.named_parameters(remove_duplicate=False))
+    _require_names(own, weights)
     extra = [name for name in own if name not in weights]
-    if missing:
-        have = ", ".join(f"`{name}`" for name in own) or "no parameters at all"
-        raise MisfitError(
-            f"The module has no parameter `{missing[0]}`; it has {have}. Name the layers as the text does."
-        )
-    if extra:
+    if extra and strict:
         hint = " Make its layer with bias=False." if extra[0].endswith("bias") else ""
         raise MisfitError(f"The module has a parameter `{extra[0]}` that the exercise does not ask for.{hint}")
     for name, weight in weights.items():
@@ -109,7 +109,22 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     module.to(next(iter(weights.values())).dtype)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.copy_(weights[name])
+            parameter.copy_(weights[name] if name in weights else torch.zeros_like(parameter))
+
+
+def _require_names(own: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> None:
+    have = ", ".join(f"`{name}`" for name in own) or "no parameters at all"
+    for name in weights:
+        layer = name.rpartition(".")[0]
+        if name not in own and layer in own:
+            raise MisfitError(f"`{layer}` is a bare parameter. Make it a layer, nn.Linear, which holds `{name}`.")
+        if name not in own:
+            raise MisfitError(f"The module has no parameter `{name}`; it has {have}. Name the layers as the text does.")
+    layers: dict[int, str] = {}
+    for name in weights:
+        twin = layers.setdefault(id(own[name]), name)
+        if twin != name:
+            raise MisfitError(f"`{twin}` and `{name}` are one and the same. Make a layer of its own for each.")
 
 
 def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None]:
@@ -135,7 +150,7 @@ def _probe_case(probe: Callable[..., Any], target: Any, case: dict[str, Any], se
     except MisfitError as misfit:
         reply = {"error": {"kind": "misfit", "message": str(misfit)}}
     except NotImplementedError as error:
-        reply = {"error": {"kind": "stub"} if not str(error) else _describe(error)}
+        reply = {"error": _describe(error) if str(error) else {"kind": "stub", "function": _raised_in(error)}}
     except (Exception, SystemExit) as error:
         reply = {"error": _describe(error)}
     reply["changed"] = [name for name, old in before.items() if not _unchanged(old, case[name])]
@@ -156,6 +171,15 @@ def _describe(error: BaseException) -> dict[str, Any]:
         "message": message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ...",
         "line": _students_line(error),
     }
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the function that raised, with its class: an exercise may call one that is not written yet."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_qualname
 
 
 def _students_line(error: BaseException) -> str | None:

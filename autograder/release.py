@@ -1,5 +1,6 @@
 """Derives the notebooks: the instructor's edition from the sources, the student's from that by nbgrader."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,11 @@ import nbformat
 from autograder import nbgrader_course
 from autograder.catalogue import catalogue
 from course.chapters import CourseError, root
-from course.editions import instructor_notebook
+from course.editions import instructor_edition
 
 
 def release(chapter: str) -> list[Path]:
-    """Write a chapter's two notebooks and enter it into the gradebook.
+    """Write a chapter's two notebooks with their images, and enter it into the gradebook.
 
     Returns:
         The files whose content changed.
@@ -31,7 +32,7 @@ def release(chapter: str) -> list[Path]:
 
 
 def drifted(chapter: str) -> list[Path]:
-    """The student's notebook of a chapter, if it is not what its sources give; writes nothing."""
+    """The student's files of a chapter that are not what their sources give; writes nothing."""
     with tempfile.TemporaryDirectory() as staging:
         derived = derive(chapter, Path(staging), f"sqlite:///{staging}/gradebook.db")
     student = [path for path in derived if path.is_relative_to(nbgrader_course.folder("release"))]
@@ -39,14 +40,17 @@ def drifted(chapter: str) -> list[Path]:
 
 
 def derive(chapter: str, staging: Path, gradebook: str) -> dict[Path, bytes]:
-    """Make both notebooks under `staging`.
+    """Make both notebooks, and the images beside them, under `staging`.
 
     Returns:
-        The final path of each, with its content.
+        The final path of each file, with its content.
     """
     source = staging / "source" / chapter / f"{chapter}.ipynb"
     source.parent.mkdir(parents=True)
-    nbformat.write(instructor_notebook(chapter, catalogue(chapter)), source)
+    notebook, images = instructor_edition(chapter, catalogue(chapter))
+    nbformat.write(notebook, source)
+    for name, image in images.items():
+        shutil.copyfile(image, source.parent / name)
     config = nbgrader_course.configuration()
     config.CourseDirectory.update(
         root=str(staging), source_directory="source", release_directory="release", db_url=gradebook
@@ -54,10 +58,10 @@ def derive(chapter: str, staging: Path, gradebook: str) -> dict[Path, bytes]:
     fault = nbgrader_course.run(nbgrader_course.api(config).generate_assignment, chapter)
     if fault:
         raise CourseError(f"nbgrader could not release {chapter}: {fault}. No file was changed.")
-    student = staging / "release" / chapter / source.name
     return {
-        nbgrader_course.folder("source") / chapter / source.name: source.read_bytes(),
-        nbgrader_course.folder("release") / chapter / source.name: student.read_bytes(),
+        nbgrader_course.folder(step) / chapter / path.name: path.read_bytes()
+        for step in ("source", "release")
+        for path in sorted((staging / step / chapter).iterdir())
     }
 
 

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jupytext
@@ -74,8 +75,11 @@ class Catalogue:
     reflections: Mapping[str, ReflectionCard]
 
 
-def instructor_notebook(chapter: str, catalogue: Catalogue) -> NotebookNode:
+def instructor_edition(chapter: str, catalogue: Catalogue) -> tuple[NotebookNode, dict[str, Path]]:
     """The instructor's edition of a chapter: solutions between nbgrader's markers, hidden checks, rubrics.
+
+    Returns:
+        The notebook, and the images that must stand beside it: name -> file.
 
     Raises:
         CourseError: the chapter does not exist, or says something that has no form in a notebook.
@@ -88,7 +92,7 @@ def instructor_notebook(chapter: str, catalogue: Catalogue) -> NotebookNode:
     }
     edition.complain_of_missing()
     _give_ids(notebook)
-    return notebook
+    return notebook, edition.translator.images
 
 
 class _Edition:
@@ -114,12 +118,15 @@ class _Edition:
 
     def _preamble(self) -> Iterator[NotebookNode]:
         points = sum(card.points for card in self.catalogue.exercises.values())
+        minutes = sum(card.minutes for card in self.catalogue.exercises.values())
         written = sum(card.points for card in self.catalogue.reflections.values())
         yield new_markdown_cell(
             "> **How to use this notebook**\n>\n"
             "> Read, run each cell (Shift+Enter), and write your code where it says `YOUR CODE HERE`. Run the check "
-            "below each exercise as often as you like: it says what is right, what is not, and where to look.\n>\n"
-            f"> The checks give up to {points} points, the written answers up to {written}. "
+            "below each exercise as often as you like: it says what is right, what is not, and where to look. "
+            "Cells further down use your functions; until those are written they stop with NotImplementedError.\n>\n"
+            f"> The exercises take about {minutes} minutes. "
+            f"The checks give up to {points} points, the written answers up to {written}. "
             "Grading repeats each check with other inputs of the same kinds."
         )
         repository = of_course()
@@ -143,7 +150,7 @@ class _Edition:
         yield new_code_cell(cell.source, metadata=metadata)
         caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "").strip()
         if caption:
-            yield new_markdown_cell(f"*{self.translator.inline(' '.join(caption.split()))}*")
+            yield new_markdown_cell(self.translator.caption(caption))
 
     def _exercise_cells(self, code: str) -> Iterator[NotebookNode]:
         match = re.fullmatch(r"from solutions\.(\w+) import (\w+)", code.strip())
@@ -174,14 +181,9 @@ class _Edition:
         yield from self._plain(plain)
 
     def _plain(self, plain: list[Block]) -> Iterator[NotebookNode]:
-        pieces = [self.translator.render(block) for block in plain]
-        words = "\n\n".join(piece.text for piece in pieces if piece.text)
+        words = "\n\n".join(filter(None, (self.translator.render(block) for block in plain)))
         if words:
-            cell = new_markdown_cell(words)
-            attachments = {name: data for piece in pieces for name, data in piece.attachments.items()}
-            if attachments:
-                cell["attachments"] = attachments
-            yield cell
+            yield new_markdown_cell(words)
 
     def _task(self, block: Block) -> Iterator[NotebookNode]:
         name, question = block.argument, self.translator.inline(block.body).strip()

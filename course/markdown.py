@@ -3,7 +3,6 @@
 It knows the vocabulary that chapters are written in and refuses the rest, so that nothing is lost without a word.
 """
 
-import base64
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,25 +37,27 @@ class Translator:
     source: Path
     bibliography: Path
     equations: dict[str, int] = field(default_factory=dict)
+    images: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Number the labelled equations in the order in which they stand."""
         labels = re.findall(r"^\$\$ \((.+)\)$", self.source.read_text(encoding="utf-8"), re.MULTILINE)
         self.equations = {label: number for number, label in enumerate(labels, 1)}
 
-    def render(self, block: Block) -> "Rendered":
-        """A block as plain Markdown, with the images that it shows."""
+    def render(self, block: Block) -> str:
+        """A block as plain Markdown."""
         match block.kind:
             case "":
-                return Rendered(self.inline(block.body).strip())
+                return self.inline(block.body).strip()
             case "figure":
                 return self._figure(block)
             case "dropdown":
                 body = self.inline(block.body).strip()
-                return Rendered(f"<details>\n<summary>{block.argument}</summary>\n\n{body}\n\n</details>")
+                title = re.sub(r"`([^`]+)`", r"<code>\1</code>", block.argument)  # Markdown stops at HTML
+                return f"<details>\n<summary>{title}</summary>\n\n{body}\n\n</details>"
             case kind if kind in _ADMONITIONS or kind == "admonition":
                 title = self.inline(block.argument) or _ADMONITIONS.get(kind, "")
-                return Rendered(_quoted(f"**{title}**\n\n{self.inline(block.body).strip()}"))
+                return _quoted(f"**{title}**\n\n{self.inline(block.body).strip()}")
             case kind:
                 raise CourseError(f"{self.source}: notebooks have no form for the directive {{{kind}}}.")
 
@@ -92,22 +93,18 @@ class Translator:
         words = form.format(_authors(entry), entry.fields["year"])
         return f"[{words}]({entry.fields['url']})" if "url" in entry.fields else words
 
-    def _figure(self, block: Block) -> "Rendered":
+    def _figure(self, block: Block) -> str:
         alt = re.search(r"^:alt:\s*(.+)$", block.body, re.MULTILINE)
         caption = re.sub(r"^:[\w-]+:.*\n?", "", block.body, flags=re.MULTILINE).strip()
+        # A file beside the notebook: JupyterLab shows no SVG that is attached to a cell.
         image = self.source.parent / block.argument
-        data = base64.b64encode(image.read_bytes()).decode("ascii")
-        shown = f"![{alt[1] if alt else ''}](attachment:{quote(image.name)})"
-        text = f"{shown}\n\n*{self.inline(' '.join(caption.split()))}*" if caption else shown
-        return Rendered(text, {image.name: {"image/svg+xml" if image.suffix == ".svg" else "image/png": data}})
+        self.images[image.name] = image
+        shown = f"![{alt[1] if alt else ''}]({quote(image.name)})"
+        return f"{shown}\n\n{self.caption(caption)}" if caption else shown
 
-
-@dataclass(frozen=True)
-class Rendered:
-    """Plain Markdown, and the images attached to its cell: name -> {MIME type -> base64}."""
-
-    text: str
-    attachments: dict[str, dict[str, str]] = field(default_factory=dict)
+    def caption(self, text: str) -> str:
+        """The caption of a figure, set apart from the text around it."""
+        return f"**Figure.** {self.inline(' '.join(text.split()))}"
 
 
 _FENCE = re.compile(r"^(:{3,}|`{3,})\{([\w-]+)\}[ ]*(.*)$")

@@ -55,7 +55,10 @@ def heat_map(axes: Axes, weights: Tensor, queries: Sequence[str], keys: Sequence
     axes.set_xlabel("key")
     axes.set_ylabel("query")
     axes.grid(False)
-    axes.tick_params(length=0)
+    axes.set_xticks([column + 0.5 for column in range(len(keys) - 1)], minor=True)
+    axes.set_yticks([row + 0.5 for row in range(len(queries) - 1)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=2, alpha=1)
+    axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     if numbers:
         for row, line in enumerate(grid.tolist()):

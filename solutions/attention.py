@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
-    """Turn scores into positive weights that sum to one along `dim`.
+    """Turn scores into weights, never negative, that sum to one along `dim`.
 
     softmax(x)_i = exp(x_i) / sum_j exp(x_j)
 

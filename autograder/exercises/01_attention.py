@@ -38,6 +38,9 @@ class Softmax(Check):
     def judge(self, case, got):
         x = case.x.clone().requires_grad_()
         right = attention.softmax(x, dim=-1 if case.dim is None else case.dim)
+        yield same_shape(got.y, right)
+        total = got.y.sum(-1 if case.dim is None else case.dim)
+        yield holds(close(total, torch.ones_like(total)), "The weights do not sum to one along `dim`.")
         yield same(got.y, right.detach())
         yield from same_gradients(got.gradients, gradients(right, {"x": x}))
 
@@ -92,8 +95,14 @@ slip(
 slip(
     Softmax,
     "drops the axis",
-    "The sum lost the axis `dim`, so it is lined up with the wrong entries. Pass keepdim=True.",
+    "The maximum or the sum lost the axis `dim`, so it is lined up with the wrong entries. Pass keepdim=True to both.",
     {"exponentials.sum(dim, keepdim=True)": "exponentials.sum(dim)"},
+)
+slip(
+    Softmax,
+    "largest score of another axis",
+    "The largest score is taken along the last axis, whatever `dim` says. Take the maximum and the sum along the same axis.",
+    {"x.amax(dim, keepdim=True)": "x.amax(-1, keepdim=True)"},
 )
 
 
@@ -103,6 +112,7 @@ slip(
     difficulty=2,
     minutes=25,
     read="01_attention#attention-formula",
+    sections={"scaled scores": "why-scale", "mask": "masks", "empty rows": "masks-empty-rows"},
 )
 class ScaledDotProductAttention(Check):
     """The average, the scores behind its weights, masks of every rank, and queries that may attend to nothing."""
@@ -122,16 +132,17 @@ class ScaledDotProductAttention(Check):
         yield Case("4 queries, 6 keys", inputs(2, **small), average)
         yield Case("two batch axes", inputs(2, 3, **small), average)
         yield Case("d_k = 64", inputs(2, queries=3, keys=5, d_k=64, d_v=4), scores)
-        yield Case("d_k = 3", inputs(queries=3, keys=7, d_k=3, d_v=9), scores)
-        yield Case("as many keys as queries", inputs(2, queries=4, keys=4, d_k=4, d_v=4), scores)
+        yield Case("d_k = 3", inputs(queries=3, keys=7, d_k=3, d_v=5), scores)
+        yield Case("as many keys as queries", inputs(2, queries=4, keys=4, d_k=6, d_v=4), scores)
         yield Case("float32", inputs(2, **small, dtype=torch.float32), scores)
         # Keys of width 1 from here on: sqrt(1) is 1, so a mistake in the scaling costs its own part only.
         small["d_k"] = 1
         yield Case("a mask (Tq, Tk)", inputs(2, **small, mask=rng.booleans(4, 6)), mask)
         yield Case("a mask (B, 1, Tk)", inputs(2, **small, mask=rng.booleans(2, 1, 6)), mask)
         yield Case("a mask (B, Tq, Tk)", inputs(2, **small, mask=rng.booleans(2, 4, 6)), mask)
-        large = inputs(2, **small, mask=rng.booleans(4, 6))
-        yield Case("a mask and scores in the thousands", large | {"query": large["query"] * 1e4}, mask, hidden=True)
+        low = inputs(2, **small, mask=rng.booleans(4, 6))
+        low |= {"query": -1e6 * low["query"].abs(), "key": low["key"].abs()}
+        yield Case("allowed scores far below zero", low, mask)
         yield Case(
             "float32 and a mask", inputs(**small, mask=rng.booleans(4, 6), dtype=torch.float32), mask, hidden=True
         )
@@ -155,8 +166,7 @@ class ScaledDotProductAttention(Check):
     def judge(self, case, got):
         inputs = {name: getattr(case, name).clone().requires_grad_() for name in ("query", "key", "value")}
         output, weights = attention.scaled_dot_product_attention(*inputs.values(), case.mask)
-        pair = isinstance(got.result, tuple) and len(got.result) == 2
-        yield holds(pair, "Return two tensors, the output and the weights: `return output, weights`.")
+        yield from _two_tensors(got.result)
         own_output, own_weights = got.result
         yield same_shape(own_output, output, "the output")
         yield same_shape(own_weights, weights, "the weights matrix")
@@ -170,6 +180,14 @@ class ScaledDotProductAttention(Check):
         yield same(own_weights, weights.detach(), "the weights matrix")
         yield same(own_output, output.detach(), "the output")
         yield from same_gradients(got.gradients, gradients(output, inputs))
+
+
+def _two_tensors(result):
+    pair = "Return two tensors, the output and the weights: `return output, weights`."
+    yield holds(result is not None, f"The result is None. {pair}")
+    yield holds(not isinstance(result, Tensor), "One tensor came back, where two are needed.")
+    yield holds(not isinstance(result, list), "The result is a list. Return a tuple: `return output, weights`.")
+    yield holds(isinstance(result, tuple) and len(result) == 2, pair)
 
 
 slip(
@@ -186,6 +204,29 @@ slip(
     "The scores are divided by d_k instead of its square root. Their variance is then 1/d_k, and with wide keys the "
     "weights are nearly uniform.",
     {"math.sqrt(query.size(-1))": "query.size(-1)"},
+    read="why-scale",
+)
+slip(
+    ScaledDotProductAttention,
+    "divides by the width of the values",
+    "The scores are divided by the square root of d_v, the width of the values. Divide by the square root of d_k, the "
+    "width of the queries and keys.",
+    {"query.size(-1)": "value.size(-1)"},
+    read="why-scale",
+)
+slip(
+    ScaledDotProductAttention,
+    "divides by the number of keys",
+    "The scores are divided by the square root of the number of keys. Divide by the square root of d_k, the width of the "
+    "queries and keys: the last axis, not the one before it.",
+    {"query.size(-1)": "key.size(-2)"},
+    read="why-scale",
+)
+slip(
+    ScaledDotProductAttention,
+    "multiplies by the root",
+    "The scores are multiplied by the square root of d_k. Divide by it.",
+    {"/ math.sqrt(query.size(-1))": "* math.sqrt(query.size(-1))"},
     read="why-scale",
 )
 slip(
@@ -215,14 +256,14 @@ slip(
     "The mask is used the wrong way round: the keys that it allows are the ones that get no weight. True means that "
     "attention is allowed.",
     {"~mask": "mask"},
-    read="causal-mask",
+    read="masks",
 )
 slip(
     ScaledDotProductAttention,
     "mask ignored",
     "The mask is not used: keys that it forbids still get weight.",
     {"if mask is None": "if True"},
-    read="causal-mask",
+    read="masks",
 )
 slip(
     ScaledDotProductAttention,
@@ -230,7 +271,7 @@ slip(
     "The mask sets weights to zero after the softmax, so the weights that are left sum to less than one. Mask the scores "
     "before the softmax.",
     {"scores.masked_fill(~mask, torch.finfo(scores.dtype).min)": "scores"},
-    read="causal-mask",
+    read="masks",
 )
 slip(
     ScaledDotProductAttention,
@@ -241,7 +282,7 @@ slip(
         "scores.masked_fill(~mask, torch.finfo(scores.dtype).min)": "scores * mask",
         "weights = weights.masked_fill(~mask, 0.0)": "pass",
     },
-    read="causal-mask",
+    read="masks",
 )
 slip(
     ScaledDotProductAttention,
@@ -251,7 +292,23 @@ slip(
         "scores.masked_fill(~mask, torch.finfo(scores.dtype).min)": "scores + mask",
         "weights = weights.masked_fill(~mask, 0.0)": "pass",
     },
-    read="causal-mask",
+    read="masks",
+)
+slip(
+    ScaledDotProductAttention,
+    "adds zero times infinity",
+    "`~mask * -inf` is NaN wherever the mask allows: zero times infinity. Use masked_fill, which touches the forbidden "
+    "places only.",
+    {"scores.masked_fill(~mask, torch.finfo(scores.dtype).min)": "scores + (~mask) * -math.inf"},
+    read="masks",
+)
+slip(
+    ScaledDotProductAttention,
+    "fill not low enough",
+    "Forbidden scores are set to a number that is not low enough: allowed scores can be lower still, and then the "
+    "forbidden keys take the weight. Use the lowest number that the dtype holds.",
+    {"torch.finfo(scores.dtype).min": "-100.0"},
+    read="masks",
 )
 slip(
     ScaledDotProductAttention,
@@ -267,6 +324,16 @@ slip(
     "A query that may attend to nothing spreads its weight evenly over the forbidden keys: their scores are all equally "
     "low. After the softmax, set the weights that the mask forbids to zero.",
     {"weights = weights.masked_fill(~mask, 0.0)": "pass"},
+    read="masks-empty-rows",
+)
+slip(
+    ScaledDotProductAttention,
+    "masks the weights after the average",
+    "The output is computed before the forbidden weights are set to zero, so a query with nothing to attend to still gets "
+    "an average. Set them to zero first, then multiply with the value.",
+    {
+        "weights = weights.masked_fill(~mask, 0.0)": "return weights @ value, weights.masked_fill(~mask, 0.0)",
+    },
     read="masks-empty-rows",
 )
 slip(
@@ -420,11 +487,11 @@ class SelfAttention(Check):
         def inputs(batch, length, d_model, d_head, mask=None, dtype=torch.float64):
             shapes = {f"{name}.weight": (d_head, d_model) for name in ("query", "key", "value")}
             weights = {name: rng.normal(*shape, dtype=dtype) for name, shape in shapes.items()}
-            sizes = {"d_model": d_model, "d_head": d_head}
+            sizes = {"d_model": d_model, "d_head": d_head, "strict": False}
             return sizes | {"x": rng.normal(batch, length, d_model, dtype=dtype), "mask": mask, "weights": weights}
 
         triangle = torch.ones(5, 5, dtype=torch.bool).tril()
-        yield Case("d_model = 6, d_head = 4", inputs(1, 2, 6, 4), "layers")
+        yield Case("d_model = 6, d_head = 4", inputs(1, 2, 6, 4) | {"strict": True}, "layers")
         yield Case("2 sequences of 5", inputs(2, 5, 6, 4), "output")
         yield Case("d_head = d_model", inputs(2, 4, 4, 4), "output")
         yield Case("d_head larger than d_model", inputs(1, 3, 2, 16), "output")
@@ -436,7 +503,7 @@ class SelfAttention(Check):
     @staticmethod
     def probe(module_class, case, /):
         module = module_class(case.d_model, case.d_head)
-        load_weights(module, case.weights)
+        load_weights(module, case.weights, strict=case.strict)  # a bias costs the part "layers" only
         call = module if case.mask is None else lambda x: module(x, case.mask)
         output = call(case.x)
         changed = case.x.clone()
@@ -474,6 +541,12 @@ slip(
     "query and key exchanged",
     "Query and key are exchanged: row i of the scores asks with key i. Pass the query first.",
     {"self.query(x), self.key(x)": "self.key(x), self.query(x)"},
+)
+slip(
+    SelfAttention,
+    "key and value exchanged",
+    "Key and value are exchanged: the values are asked and the keys are handed over. Pass query, key, value in this order.",
+    {"self.key(x), self.value(x)": "self.value(x), self.key(x)"},
 )
 slip(
     SelfAttention,
