@@ -1,0 +1,192 @@
+"""The project as a whole: which room imports which, style and types, versions, and what may be committed."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from packaging.requirements import Requirement
+
+from autograder.exercises import __path__ as exercise_path
+from autograder.variants import __path__ as variant_path
+from course import environment
+from tests.course_fixtures import ROOT
+
+LIMIT = 1_500_000
+VENDOR = "book/_static/vendor/"
+PLACES = re.compile(
+    "|".join(["(?<![\\w.-])/" + "work/", "/tmp/" + "w\\b", "/home/" + "(?!runner)\\w+/", "/root/" + "[\\w.]"])
+)
+
+
+def modules(room: str) -> list[Path]:
+    found = sorted((ROOT / room).rglob("*.py"))
+    assert found
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports anywhere in it, with what it takes from packages."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def packages(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+def tracked() -> list[Path]:
+    """The files that are committed, or would be."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    assert len(paths) > 20
+    return [path for path in paths if path.is_file()]
+
+
+class TestImportsPointOneWay:
+    @pytest.mark.parametrize("path", modules("solutions"), ids=lambda path: path.name)
+    def test_solutions_need_torch_and_the_standard_library_alone(self, path: Path) -> None:
+        assert packages(path) <= {"torch", "solutions"} | set(sys.stdlib_module_names)
+
+    @pytest.mark.parametrize("path", modules("course"), ids=lambda path: path.name)
+    def test_course_does_not_know_the_autograder(self, path: Path) -> None:
+        assert not packages(path) & {"autograder", "tests", "benchmarks"}
+
+    @pytest.mark.parametrize("path", modules("autograder"), ids=lambda path: path.name)
+    def test_autograder_does_not_know_its_tests(self, path: Path) -> None:
+        assert not packages(path) & {"tests", "benchmarks"}
+
+    @pytest.mark.parametrize("name", ["probe", "wire"])
+    def test_what_runs_beside_the_student_knows_no_answer(self, name: str) -> None:
+        own = {
+            one
+            for one in imported(ROOT / "autograder" / f"{name}.py")
+            if one.startswith(("autograder", "solutions", "course"))
+        }
+        assert {".".join(one.split(".")[:2]) for one in own} <= {"autograder.wire"}
+
+    def test_to_import_the_probe_is_to_import_no_answer(self) -> None:
+        # In a process of its own, and past the package's own `check`, as a jail would have it.
+        code = """
+            import sys, types
+            package = types.ModuleType("autograder")
+            package.__path__ = [sys.argv[1]]
+            sys.modules["autograder"] = package
+            import autograder.probe
+            print([name for name in sys.modules if name.partition(".")[0] in ("solutions", "course", "autograder")])
+        """
+        lines = "\n".join(line.strip() for line in code.splitlines())
+        done = subprocess.run(
+            [sys.executable, "-c", lines, str(ROOT / "autograder")], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "['autograder', 'autograder.wire', 'autograder.probe']"
+
+    def test_every_chapter_of_exercises_has_its_variants(self) -> None:
+        exercises, variants = (
+            {path.name for path in Path(folder[0]).glob("[0-9]*.py")} for folder in (exercise_path, variant_path)
+        )
+        assert exercises == variants != set()
+
+    def test_nothing_pickles(self) -> None:
+        for path in (path for room in ("solutions", "course", "autograder") for path in modules(room)):
+            assert not packages(path) & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+            assert not re.search(r"torch\.(load|save)\(", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=["ruff", "format", "mypy"]
+)
+def test_style_and_types_are_clean(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class TestVersions:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins: ClassVar = dict(line.split("==") for line in lines)
+
+    def direct(self) -> list[Requirement]:
+        return [
+            Requirement(line) for line in self.project["dependencies"] + self.project["optional-dependencies"]["test"]
+        ]
+
+    def test_environment_is_what_the_lock_gives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("COURSE_ROOT", raising=False)
+        assert (ROOT / "environment.yml").read_text(encoding="utf-8") == environment.render()
+
+    def test_the_lock_pins_each_package_once_and_in_order(self) -> None:
+        names = [line.partition("==")[0] for line in self.lines]
+        assert names == sorted(set(names))
+        assert all(re.fullmatch(r"[a-z0-9-]+==[\w.!]+", line) for line in self.lines)
+
+    def test_the_lock_allows_what_the_project_asks_for(self) -> None:
+        for requirement in self.direct():
+            version = self.pins[environment.normal(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement} is locked at {version}"
+
+    def test_environment_lists_the_direct_packages_and_no_others(self) -> None:
+        text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+        listed = re.findall(r"^  - ([\w-]+)==(\S+)$", text, re.MULTILINE)
+        assert dict(listed) == {(name := environment.normal(one.name)): self.pins[name] for one in self.direct()}
+        assert f"- python{self.project['requires-python']}\n" in text
+
+    def test_a_pin_that_is_missing_is_noticed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COURSE_ROOT", str(tmp_path))
+        for name in ("pyproject.toml", "requirements.lock"):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            (tmp_path / name).write_text(re.sub(r"^torch==.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
+        with pytest.raises(KeyError, match="torch"):
+            environment.render()
+
+    @pytest.mark.parametrize("path", modules("course") + modules("autograder"), ids=lambda path: path.name)
+    def test_what_is_imported_is_asked_for(self, path: Path) -> None:
+        names = {environment.normal(requirement.name) for requirement in self.direct()}
+        provided = {"IPython": "ipython", "yaml": "pyyaml", "matplotlib_inline": "ipython", "cycler": "matplotlib"}
+        provided |= {"docutils": "sphinx-design", "sphinx": "jupyter-book"}
+        own = {"solutions", "course", "autograder"} | set(sys.stdlib_module_names)
+        for package in packages(path) - own:
+            assert environment.normal(provided.get(package, package)) in names, f"{path.name} imports {package}"
+
+
+class TestCommittedFiles:
+    def test_are_small(self) -> None:
+        large = [path for path in tracked() if path.stat().st_size > LIMIT]
+        assert [str(path) for path in large if not path.relative_to(ROOT).as_posix().startswith(VENDOR)] == []
+
+    def test_name_no_place_on_the_machine_they_were_written_on(self) -> None:
+        for path in tracked():
+            if path.relative_to(ROOT).as_posix().startswith(VENDOR):
+                continue
+            found = PLACES.search(path.read_text(encoding="utf-8", errors="ignore"))
+            assert found is None, f"{path} mentions {found and found[0]}"
+
+    def test_hold_no_results_of_grading_and_no_caches(self) -> None:
+        names = [path.relative_to(ROOT).as_posix() for path in tracked()]
+        assert not [
+            name for name in names if re.search(r"^grading/|gradebook\.db|__pycache__|\.ipynb_checkpoints", name)
+        ]
+
+    def test_a_place_on_a_machine_would_be_noticed(self) -> None:
+        for place in (
+            "see /" + "work/main",
+            "in /tmp/" + "w",
+            "'/tmp/" + "w/venv'",
+            "/home/" + "me/x",
+            "/root/" + ".cache",
+        ):
+            assert PLACES.search(place)
+        for harmless in ("/home/runner/x", "https://a.b/" + "work/", "/tmp/" + "where", "work/main", "/workspace/"):
+            assert not PLACES.search(harmless)
