@@ -357,7 +357,7 @@ class TestDiagnosis:
         """A check of its own, to see how a judge is run."""
 
         name, parts, read = "attention.softmax", {"a": 1, "b": 2}, "01_attention#softmax"
-        misconceptions, variants = [], []
+        misconceptions, variants, sections = [], [], {}
 
         def prepare(self, rng: Rng) -> Iterator[Case]:
             yield Case("one", {"x": torch.ones(2)}, "a")
