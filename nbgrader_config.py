@@ -1,11 +1,15 @@
 """nbgrader's settings: stock commands and `course` work on the same folders and the same gradebook."""
 
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 c = get_config()  # noqa: F821  (nbgrader defines it)
 
 root = Path(__file__).resolve().parent
+# nbgrader starts `alembic` by its bare name, which is not on the PATH where the environment is not activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 with suppress(OSError):  # a read-only course can still be read; whoever needs to write says so clearly
     (root / "grading").mkdir(exist_ok=True)
 

@@ -1,5 +1,6 @@
 """nbgrader on this course's folders, with its failures turned into sentences."""
 
+import re
 import sqlite3
 import warnings
 from collections.abc import Callable
@@ -79,10 +80,11 @@ def run(step: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> str:
         outcome = step(*args, **kwargs)
     if outcome["success"]:
         return ""
-    return _reason(str(outcome.get("error") or outcome.get("log") or ""))
+    return _reason(f"{outcome.get('error') or ''}\n{outcome.get('log') or ''}")
 
 
 def _reason(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line or "Exception" in line]
-    return (named or lines or ["nbgrader gave no reason"])[-1]
+    # The last exception that is not nbgrader's own "see the traceback above".
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line) and "Please see" not in line]
+    return (named or lines or ["nbgrader gave no reason"])[-1].rstrip(".")
