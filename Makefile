@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHAPTER := 01_attention
 TORCH := $(shell grep '^torch==' requirements.lock)
+# Python compiles what it imports; compiling all of every package first would take as long as copying it.
+PIP := -q --disable-pip-version-check --no-compile
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -40,13 +42,13 @@ $(VENV)/python.ready:
 # torch by itself first: with it in place, nothing that asks for "torch" brings a build with CUDA packages.
 $(VENV)/course.ready: $(VENV)/python.ready pyproject.toml requirements.lock
 	@echo "Installing the course's packages (a few minutes the first time)"
-	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH) -c requirements.lock
-	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e .
+	@$(BIN)/pip install $(PIP) $(TORCH) -c requirements.lock
+	@$(BIN)/pip install $(PIP) -c requirements.lock -e .
 	@touch $@
 
 $(VENV)/test.ready: $(VENV)/course.ready
 	@echo "Installing the test tools"
-	@$(BIN)/pip install -q --disable-pip-version-check -c requirements.lock -e '.[test]'
+	@$(BIN)/pip install $(PIP) -c requirements.lock -e '.[test]'
 	@touch $@
 
 notebooks: environment  ## derive the notebooks from the book, the references and the checks

@@ -123,7 +123,7 @@ def grade(chapter: str, student: str) -> None:
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
         score = "not graded" if one.fault else f"{one.score:g} of {one.max_score:g}{' *' * one.waiting}"
         table.add_row(one.student, *points, score)
-    Console(width=max(120, Console().width)).print(table)
+    Console(width=max(150, Console().width)).print(table)
     if any(one.waiting for one in grades):
         click.echo("* An answer awaits grading by hand: open formgrader in JupyterLab (Nbgrader menu).")
     faults = [one for one in grades if one.fault]

@@ -20,6 +20,8 @@ from course.repository import of_course
 from course.stubs import solution_cell
 
 _DROPPED = {"book-only", "remove-cell"}
+_SKIPPED = "skip-execution"
+"""What nbgrader does not run when it grades: an experiment is slow, and no exercise depends on it. JupyterLab does."""
 _FOLDED = {"hide-input", "remove-input", "hide-cell"}
 
 
@@ -146,7 +148,9 @@ class _Edition:
             return
         if tags & _DROPPED:
             return
-        metadata = {"jupyter": {"source_hidden": True}} if tags & _FOLDED else {}
+        metadata: dict[str, Any] = {"jupyter": {"source_hidden": True}} if tags & _FOLDED else {}
+        if "experiment" in tags:
+            metadata["tags"] = [_SKIPPED]
         yield new_code_cell(cell.source, metadata=metadata)
         caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "").strip()
         if caption:
