@@ -28,6 +28,7 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        disable=not sys.stderr.isatty(),  # in a log it would leave nothing but empty lines
     )
 
 
@@ -118,7 +119,7 @@ def grade(chapter: str, student: str) -> None:
     for cell in cells:
         words = cell.removesuffix("-check").partition("-")[2].replace("_", " ").replace("-", " ")
         table.add_column(words, justify="right", overflow="fold")
-    table.add_column("score", justify="right")
+    table.add_column("score", justify="right", no_wrap=True)
     for one in grades:
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
         score = "not graded" if one.fault else f"{one.score:g} of {one.max_score:g}{' *' * one.waiting}"

@@ -6,6 +6,8 @@ from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import torch
+
 from autograder.checks import Case, Check, Named, Rng
 from autograder.compare import Finding, close
 from autograder.probe import run_probe
@@ -134,8 +136,9 @@ def _first_fault(check: Check, case: Case, reply: dict[str, Any]) -> Finding:
     if "error" in reply:
         return Finding(False, _error_message(check.symbol, reply["error"]))
     # A judge is a generator: what follows a failed finding may rely on it, so it must not run.
-    findings = check.judge(SimpleNamespace(part=case.part, **case.inputs), SimpleNamespace(**reply["value"]))
-    return next((finding for finding in findings if not finding.ok), Finding(True))
+    with torch.enable_grad():  # whatever the notebook has set
+        findings = check.judge(SimpleNamespace(part=case.part, **case.inputs), SimpleNamespace(**reply["value"]))
+        return next((finding for finding in findings if not finding.ok), Finding(True))
 
 
 def _error_message(symbol: str, error: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def require_free_gradebook() -> None:
             connection.rollback()
         finally:
             connection.close()
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
         if "locked" in str(error):
             why = "is locked by another process. Close what uses it (formgrader, another `course grade`) and try again"
         else:

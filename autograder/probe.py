@@ -70,7 +70,7 @@ def _encode(reply: dict[str, Any]) -> bytes:
         return encode(reply)
     except WireError as error:
         return encode(
-            {**reply, "value": None, "error": {"kind": "misfit", "message": f"The result is too large: {error}."}}
+            {**reply, "value": None, "error": {"kind": "misfit", "message": f"The result cannot be read: {error}."}}
         )
 
 
@@ -151,7 +151,9 @@ def _probe_case(probe: Callable[..., Any], target: Any, case: dict[str, Any], se
         reply = {"error": {"kind": "misfit", "message": str(misfit)}}
     except NotImplementedError as error:
         reply = {"error": _describe(error) if str(error) else {"kind": "stub", "function": _raised_in(error)}}
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         reply = {"error": _describe(error)}
     reply["changed"] = [name for name, old in before.items() if not _unchanged(old, case[name])]
     reply["printed"] = printed.lines

@@ -16,6 +16,15 @@ from torch import Tensor
 MAX_BYTES = 64 * 2**20
 """A longer message is refused: no check needs one."""
 
+_DTYPES = frozenset(
+    (
+        torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32,
+        torch.int64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float32,
+        torch.float64, torch.complex64,
+    )
+)  # fmt: skip
+"""What safetensors can write and read back."""
+
 _JSON = "json"
 
 
@@ -46,8 +55,12 @@ def encode(value: Any, *, strict: bool = False) -> bytes:
         WireError: the message would be longer than MAX_BYTES, or `strict` and a value may not cross.
     """
     tensors: dict[str, Tensor] = {}
-    tree = _pack(value, tensors, strict)
-    text = json.dumps(tree).encode("utf-8", errors="surrogatepass")
+    try:
+        text = json.dumps(_pack(value, tensors, strict)).encode("utf-8", errors="surrogatepass")
+    except WireError:
+        raise
+    except (RecursionError, ValueError) as error:  # a value within itself; a number of thousands of digits
+        raise WireError("a value nested without end, or a number without end, may not cross") from error
     size = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     if size > MAX_BYTES:
         raise WireError(_too_large(size))
@@ -67,7 +80,7 @@ def decode(message: bytes) -> Any:
         tensors = load(message)
         tree = json.loads(tensors.pop(_JSON).numpy().tobytes().decode("utf-8", errors="surrogatepass"))
         return _unpack(tree, tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WireError(f"not a message: {type(error).__name__}") from error
 
 
@@ -113,15 +126,31 @@ def _too_large(size: int) -> str:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.device.type != "meta" and not tensor.is_quantized
+    return (
+        not tensor.is_nested
+        and tensor.dtype in _DTYPES
+        and tensor.layout == torch.strided
+        and tensor.device.type != "meta"
+        and not tensor.is_quantized
+    )
 
 
 def _type_name(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return "numpy array"
     if isinstance(value, Tensor):
-        return f"tensor with layout {value.layout}"
+        return _tensor_name(value)
     kind = type(value)
     return (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     )
+
+
+def _tensor_name(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "tensor that is nested"
+    if tensor.layout != torch.strided:
+        return f"tensor with layout {tensor.layout}"
+    if tensor.device.type == "meta":
+        return "tensor without data (device meta)"
+    return f"tensor with dtype {tensor.dtype}"

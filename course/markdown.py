@@ -63,11 +63,15 @@ class Translator:
 
     def inline(self, text: str) -> str:
         """Text with roles, targets and numbered equations, as plain Markdown."""
+        inner = next((found for line in text.splitlines() if (found := _FENCE.match(line))), None)
+        if inner:
+            raise CourseError(f"{self.source}: notebooks have no form for {{{inner[2]}}} within another directive.")
         text = re.sub(r"^\([\w-]+\)=\s*\n", "", text, flags=re.MULTILINE)
         text = re.sub(r"^%.*\n?", "", text, flags=re.MULTILINE)
         text = re.sub(r"^\$\$ \((.+)\)$", lambda m: rf"\tag{{{self.equations[m[1]]}}} $$", text, flags=re.MULTILINE)
         text = re.sub(r"\[([^\]]+)\]\([\w./-]+\.md(?:#[\w-]+)?\)", r"\1", text)
-        return re.sub(r"\{([\w:]+)\}`([^`]+)`", self._role, text)
+        # Not after a word, a backtick or a brace: there the braces belong to code or to a formula.
+        return re.sub(r"(?<![\w`}])\{([\w:]+)\}`([^`]+)`", self._role, text)
 
     def _role(self, match: re.Match[str]) -> str:
         role, content = match[1], match[2]
@@ -77,13 +81,18 @@ class Translator:
             "term": lambda: words,
             "ref": lambda: f"*{words}*",
             "doc": lambda: f"*{words}*",
-            "eq": lambda: f"({self.equations[content]})",
+            "eq": lambda: f"({self._equation(content)})",
             "cite:p": lambda: f"({'; '.join(self._citation(key, '{}, {}') for key in content.split(','))})",
             "cite:t": lambda: "; ".join(self._citation(key, "{} ({})") for key in content.split(",")),
         }
         if role not in roles:
             raise CourseError(f"{self.source}: notebooks have no words for the role {{{role}}}`{content}`.")
         return roles[role]()
+
+    def _equation(self, label: str) -> int:
+        if label not in self.equations:
+            raise CourseError(f"{self.source}: there is no equation labelled {label!r}.")
+        return self.equations[label]
 
     def _citation(self, key: str, form: str) -> str:
         entries = parse_file(str(self.bibliography)).entries
@@ -98,6 +107,8 @@ class Translator:
         caption = re.sub(r"^:[\w-]+:.*\n?", "", block.body, flags=re.MULTILINE).strip()
         # A file beside the notebook: JupyterLab shows no SVG that is attached to a cell.
         image = self.source.parent / block.argument
+        if not image.exists():
+            raise CourseError(f"{self.source}: the figure {image} does not exist.")
         self.images[image.name] = image
         shown = f"![{alt[1] if alt else ''}]({quote(image.name)})"
         return f"{shown}\n\n{self.caption(caption)}" if caption else shown

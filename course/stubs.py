@@ -15,7 +15,10 @@ def solution_cell(reference: Any) -> str:
     """
     source = inspect.getsource(reference)
     lines = source.splitlines()
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    (definition,) = ast.parse(source).body
+    # A function within a function is a part of the outer one's solution, so only these are marked.
+    nodes = definition.body if isinstance(definition, ast.ClassDef) else [definition]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
     for function in sorted(functions, key=lambda node: node.lineno, reverse=True):
         _mark(function, lines)
     return "\n".join(lines)
