@@ -18,7 +18,7 @@ SHELL := /bin/bash
 help:  ## say what each command does
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-course: environment notebooks book sample grade  ## set everything up and grade a sample class
+course: environment book grade  ## set everything up and grade a sample class
 	@echo
 	@echo "The book:        $(CURDIR)/_build/html/index.html   (make serve shows it at a local address)"
 	@echo "The notebook:    notebooks/$(CHAPTER)/$(CHAPTER).ipynb   (open it with: $(BIN)/jupyter lab notebooks)"
@@ -57,8 +57,8 @@ notebooks: environment  ## derive the notebooks from the book, the references an
 book: environment  ## build the book into _build/html
 	$(BIN)/jupyter-book build . --toc book/_toc.yml -W -n --keep-going
 
-sample: notebooks
-	$(BIN)/course sample $(CHAPTER)
+sample: environment
+	$(BIN)/course sample $(CHAPTER) --students 3
 
 grade: sample
 	$(BIN)/course grade $(CHAPTER)

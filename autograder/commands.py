@@ -90,12 +90,13 @@ def _verify_table(reports: list["Report"]) -> Table:  # type: ignore[name-define
 
 @click.command()
 @click.argument("chapter")
-def sample(chapter: str) -> None:
+@click.option("--students", type=click.IntRange(1), help="How many students; the whole class by default.")
+def sample(chapter: str, students: int | None) -> None:
     """Write a sample class's submissions: the reference, variants, misconceptions and the untouched stub."""
     from autograder.sample import write_class
 
     chapters.source(chapter)
-    written = write_class(chapter)
+    written = write_class(chapter, students)
     click.echo(
         f"{chapter}: {len(written)} sample submissions in {written[0].parents[2] if written else 'no new place'}."
     )

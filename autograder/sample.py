@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import nbformat
@@ -32,17 +33,20 @@ class Student:
 
 
 def students(chapter: str) -> Iterator[Student]:
-    """The class of a chapter: the reference, some variants, a misconception an exercise, and the untouched stub."""
+    """The class of a chapter: the reference, the stub, a misconception an exercise, and some variants.
+
+    The first few already show each kind of result but one, so that a smaller class is worth a look.
+    """
     checks = of_chapter(chapter)
     right = {check.name: reference_source(check) for check in checks}
     yield Student("reference", right, answers=True)
-    for index in range(min(len(check.variants) for check in checks)):
-        yield Student(f"variant-{index + 1}", {c.name: c.variants[index].source for c in checks}, answers=True)
-    for check in checks:
+    yield Student("stub", {}, answers=False)
+    for check in reversed(checks):
         slip = check.misconceptions[0]
         name = f"slip-{check.symbol}".lower().replace("_", "-")
         yield Student(name, right | {check.name: slip.source}, answers=False)
-    yield Student("stub", {}, answers=False)
+    for index in range(min(len(check.variants) for check in checks)):
+        yield Student(f"variant-{index + 1}", {c.name: c.variants[index].source for c in checks}, answers=True)
 
 
 def reference_source(check: Check) -> str:
@@ -63,8 +67,12 @@ def solve(notebook: NotebookNode, student: Student) -> NotebookNode:
     return notebook
 
 
-def write_class(chapter: str) -> list[Path]:
+def write_class(chapter: str, size: int | None = None) -> list[Path]:
     """Write the class's submissions of a chapter where nbgrader looks for them.
+
+    Args:
+        chapter: the chapter.
+        size: how many students; all of them by default.
 
     Returns:
         The notebooks written; one that a real student handed in under the same name is left alone.
@@ -72,7 +80,7 @@ def write_class(chapter: str) -> list[Path]:
     release(chapter)
     released = nbgrader_course.folder("release") / chapter / f"{chapter}.ipynb"
     written = []
-    for student in students(chapter):
+    for student in islice(students(chapter), size):
         place = nbgrader_course.folder("submitted") / student.name / chapter
         if place.exists() and not (place / MARKER).exists():
             continue
