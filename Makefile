@@ -8,8 +8,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHAPTER := 01_attention
 TORCH := $(shell grep '^torch==' requirements.lock)
-# Python compiles what it imports; compiling all of every package first would take as long as copying it.
+# Python compiles what it imports and keeps that; compiling all of every package first would take as long as copying it.
+# So it must be allowed to keep it, or every process compiles torch and nbgrader anew.
 PIP := -q --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
