@@ -1,5 +1,6 @@
 """The commands that need the checks; `course` finds them by entry point."""
 
+import os
 import sys
 
 import click
@@ -58,22 +59,28 @@ def release(chapter: tuple[str, ...], check_only: bool) -> None:
 
 @click.command()
 @_CHAPTERS
-def verify(chapter: tuple[str, ...]) -> None:
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count, help="How many checks are tested at once; one a core."
+)
+@click.option("--record", is_flag=True, help="Keep the table for the book's page; only when every chapter is verified.")
+def verify(chapter: tuple[str, ...], jobs: int, record: bool) -> None:
     """Test the checks: references, variants, the stub, misconceptions, and every mutant of the references."""
-    from autograder.checks import of_chapter
-    from autograder.verify import Report, size
-    from autograder.verify import verify as test
+    from autograder.checks import find, of_chapter
+    from autograder.verify import record as keep
+    from autograder.verify import size, verify_all
 
-    checks = [check for name in _chosen(chapter) for check in of_chapter(name)]
-    reports: list[Report] = []
+    if record and chapter:
+        raise click.UsageError("--record keeps the table of the whole course: name no chapter. Nothing was changed.")
+    names = [check.name for name in _chosen(chapter) for check in of_chapter(name)]
     with _progress() as progress:
-        task = progress.add_task("verifying", total=sum(size(check) for check in checks))
-        for check in checks:
-            reports.append(test(check, tick=lambda: progress.advance(task)))
+        task = progress.add_task("verifying", total=sum(size(find(name)) for name in names))
+        reports = verify_all(names, jobs, done=lambda tried: progress.advance(task, tried))
     Console(width=max(150, Console().width)).print(_verify_table(reports))
     faults = [fault for report in reports for fault in report.faults]
     for fault in faults:
         click.echo(fault, err=True)
+    if record and not faults:
+        keep(reports)
     sys.exit(1 if faults else 0)
 
 
@@ -82,7 +89,10 @@ def _verify_table(reports: list["Report"]) -> Table:  # type: ignore[name-define
 
     table = Table(title="What the checks accept and reject")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "exercise" else "right", no_wrap=column == "exercise")
+        exercise = column == "exercise"
+        table.add_column(
+            column, justify="left" if exercise else "right", no_wrap=exercise, min_width=7, overflow="fold"
+        )
     for row in rows(reports):
         table.add_row(*row)
     return table

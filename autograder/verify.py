@@ -1,9 +1,15 @@
 """Tests of the checks themselves: what must pass passes, what must fail fails, for the reason that it should."""
 
+import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
 
-from autograder.checks import Check
+import torch
+
+from autograder.checks import Check, find
 from autograder.judge import Result, in_process, judge
 from autograder.mutants import mutants
 
@@ -11,6 +17,9 @@ SEEDS = (1, 2, 3)
 """A check must accept what is right whatever its inputs: each correct solution is tried with several."""
 
 MINIMUM_VARIANTS = 3
+
+RECORD = Path(__file__).with_name("verified.json")
+"""What the last complete verification found; the book shows it, and the tests fail where it is no longer true."""
 
 
 @dataclass
@@ -59,6 +68,41 @@ def verify(check: Check, tick: Callable[[], None] = lambda: None) -> Report:
 def size(check: Check) -> int:
     """How many solutions `verify` will try, counting a mutant as one."""
     return 1 + len(check.variants) + 1 + len(check.misconceptions) + sum(1 for _ in mutants(check.reference))
+
+
+def verify_all(names: list[str], processes: int, done: Callable[[int], None] = lambda tried: None) -> list[Report]:
+    """Put several checks to the test at the same time, each in one process with one thread.
+
+    Args:
+        names: the exercises.
+        processes: how many run at once.
+        done: called with the number of solutions tried after each check, for a progress bar.
+
+    Returns:
+        The reports in the order of `names`.
+    """
+    # Spawned, not forked: torch's threads do not survive a fork.
+    pool = ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    with pool:
+        largest_first = sorted(names, key=lambda name: -size(find(name)))
+        running = {pool.submit(_verify_by_name, name): name for name in largest_first}
+        reports = {}
+        for future in as_completed(running):
+            name = running[future]
+            reports[name] = future.result()
+            done(size(find(name)))
+    return [reports[name] for name in names]
+
+
+def _verify_by_name(name: str) -> Report:
+    return verify(find(name))
+
+
+def record(reports: list[Report]) -> None:
+    """Keep the table of a complete verification for the book."""
+    RECORD.write_text(json.dumps({"columns": COLUMNS, "rows": list(rows(reports))}, indent=1) + "\n", encoding="utf-8")
 
 
 COLUMNS = (

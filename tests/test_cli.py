@@ -1,5 +1,6 @@
 """The `course` command in trouble: one clear sentence on stderr, exit status 2, and nothing changed."""
 
+import json
 import re
 import socket
 import sqlite3
@@ -14,7 +15,7 @@ import click.testing
 import pytest
 from nbgrader.api import Gradebook
 
-from autograder.checks import Check, register
+from autograder.checks import register
 from autograder.verify import Report
 from tests.course_fixtures import CHAPTER, NOTEBOOK, course_in, make_course, run_course, run_program, snapshot
 
@@ -268,11 +269,16 @@ class TestHelp:
 
 class TestVerify:
     @staticmethod
-    def report(check: Check, **found: object) -> Report:
-        return Report(check.name, check.points, 3, 5, mutants=2, **{"killed": 2, **found})  # type: ignore[arg-type]
+    def find(monkeypatch: pytest.MonkeyPatch, **found: object) -> None:
+        """Let the verification find this in every check, without running it."""
+
+        def reports(names: list[str], processes: int, done: object) -> list[Report]:
+            return [Report(name, 1, 3, 5, mutants=2, **{"killed": 2, **found}) for name in names]  # type: ignore[arg-type]
+
+        monkeypatch.setattr("autograder.verify.verify_all", reports)
 
     def test_prints_a_row_for_each_exercise_and_ends_well(self, course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("autograder.verify.verify", lambda check, tick: self.report(check))
+        self.find(monkeypatch)
         with Untouched(course):
             outcome = run_course("verify", CHAPTER)
         assert (outcome.exit_code, outcome.stderr) == (0, "")
@@ -281,13 +287,24 @@ class TestVerify:
 
     def test_ends_with_1_and_names_each_fault(self, course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fault = "a mutant survives"
-        monkeypatch.setattr(
-            "autograder.verify.verify", lambda check, tick: self.report(check, killed=1, false_accepts=[fault])
-        )
+        self.find(monkeypatch, killed=1, false_accepts=[fault])
         outcome = run_course("verify", CHAPTER)
         assert outcome.exit_code == 1
         assert outcome.stderr == f"{fault}\n" * len(register().checks)
         assert "50%" in outcome.stdout
+
+    def test_keeps_the_table_only_of_a_faultless_whole(
+        self, course: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        record = tmp_path / "verified.json"
+        monkeypatch.setattr("autograder.verify.RECORD", record)
+        self.find(monkeypatch, false_accepts=["a mutant survives"])
+        assert run_course("verify", "--record").exit_code == 1
+        assert run_course("verify", CHAPTER, "--record").exit_code == 2
+        assert not record.exists()
+        self.find(monkeypatch)
+        assert run_course("verify", "--record").exit_code == 0
+        assert [row[0] for row in json.loads(record.read_text("utf-8"))["rows"]] == [*register().checks, "all"]
 
 
 def test_the_program_itself_is_installed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every check accepts what is right and rejects what is wrong, and the verification that says so can say otherwise."""
 
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import torch
 from autograder.checks import Case, Check, Finding, Named, Rng, find, register, slip
 from autograder.compare import holds, same, same_shape
 from autograder.mutants import mutants
-from autograder.verify import COLUMNS, Report, rows, size, verify
+from autograder.verify import COLUMNS, RECORD, Report, rows, size, verify, verify_all
 from solutions import attention
 
 Softmax = type(find("attention.softmax"))
@@ -31,6 +32,21 @@ class TestEveryCheck:
         assert report.variants >= 3
         assert report.misconceptions >= 1
         assert len(ticks) == size(check)
+        recorded = json.loads(RECORD.read_text("utf-8"))
+        assert recorded["columns"] == list(COLUMNS)
+        assert list(next(rows([report]))) in recorded["rows"]  # or run: course verify --record
+
+    def test_the_record_names_them_all_in_order(self) -> None:
+        recorded = json.loads(RECORD.read_text("utf-8"))["rows"]
+        assert [row[0] for row in recorded] == [*register().checks, "all"]
+        for column, name in enumerate(COLUMNS[1:6], start=1):
+            assert int(recorded[-1][column]) == sum(int(row[column]) for row in recorded[:-1]), name
+
+    def test_several_at_once_give_the_same_reports(self) -> None:
+        names, tried = ["attention.padding_mask", "attention.causal_mask"], []
+        reports = verify_all(names, 2, done=tried.append)
+        assert reports == [verify(find(name)) for name in names]
+        assert sorted(tried) == sorted(size(find(name)) for name in names)
 
     def test_they_are_the_exercises_of_the_syllabus(self) -> None:
         assert list(register().checks) == [
