@@ -3,6 +3,7 @@
 nbgrader's own preprocessors then derive the student's notebook from it. The same sources give the same bytes.
 """
 
+import ast
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -146,6 +147,9 @@ class _Edition:
         if "exercise" in tags:
             yield from self._exercise_cells(cell.source)
             return
+        if "earlier" in tags:
+            yield new_code_cell(self._earlier(cell.source))
+            return
         if tags & _DROPPED:
             return
         metadata: dict[str, Any] = {"jupyter": {"source_hidden": True}} if tags & _FOLDED else {}
@@ -172,6 +176,21 @@ class _Edition:
             f"{call})\n### BEGIN HIDDEN TESTS\n{call}, graded=True)\n### END HIDDEN TESTS",
             metadata=_nbgrader(f"{grade_id}-check", grade=True, locked=True, points=card.points),
         )
+
+    def _earlier(self, code: str) -> str:
+        """What earlier chapters defined: in the book the references, in a notebook the student's own if they passed."""
+        symbols, names = [], []
+        for statement in ast.parse(code).body:
+            if not (isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("solutions.")):
+                raise CourseError(f"{self.path}: a cell tagged `earlier` may only import from solutions, not {code!r}.")
+            module = str(statement.module).removeprefix("solutions.")
+            symbols += [alias.name for alias in statement.names]
+            names += [f'"{module}.{alias.name}"' for alias in statement.names]
+        if len(symbols) == 1:
+            return f"from autograder import earlier\n\n{symbols[0]} = earlier({names[0]})"
+        left = "".join(f"    {symbol},\n" for symbol in symbols)
+        right = "".join(f"    {name},\n" for name in names)
+        return f"from autograder import earlier\n\n(\n{left}) = earlier(\n{right})"
 
     def _markdown(self, text: str) -> Iterator[NotebookNode]:
         plain: list[Block] = []

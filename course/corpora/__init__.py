@@ -1,0 +1,72 @@
+"""The course's corpora: each is made or read on this machine, without a network, and comes with a card."""
+
+from dataclasses import dataclass
+
+from datasets import DatasetDict
+
+from course.chapters import CourseError
+from course.corpora import dates, kjv_bbe
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a user of a corpus must know.
+
+    Args:
+        title: what it holds.
+        source: where it comes from.
+        licence: under which terms.
+        language: the languages of its columns.
+        size: how much there is.
+        note: how it was cleaned and split, and what to beware of.
+    """
+
+    title: str
+    source: str
+    licence: str
+    language: str
+    size: str
+    note: str
+
+
+_CORPORA = {"dates": dates, "kjv_bbe": kjv_bbe}
+
+
+def names() -> list[str]:
+    """The corpora there are."""
+    return list(_CORPORA)
+
+
+def load(name: str) -> DatasetDict:
+    """A corpus with its splits `train`, `validation` and `test`; no text stands in two of them.
+
+    Args:
+        name: one of `names()`.
+
+    Raises:
+        CourseError: there is no such corpus, or a package that holds it is missing.
+    """
+    corpus = _corpus(name)
+    try:
+        splits: DatasetDict = corpus.load()
+    except ModuleNotFoundError as error:
+        raise CourseError(
+            f"The corpus {name!r} is read from the Python package {error.name!r}, which is not installed. Install it "
+            "with `make environment`. Nothing was changed."
+        ) from error
+    return splits
+
+
+def card(name: str) -> Card:
+    """What is known of a corpus.
+
+    Raises:
+        CourseError: there is no such corpus.
+    """
+    return Card(**_corpus(name).CARD)
+
+
+def _corpus(name: str):  # type: ignore[no-untyped-def]  # a module is not a type
+    if name not in _CORPORA:
+        raise CourseError(f"There is no corpus {name!r}. The corpora are: {', '.join(_CORPORA)}. Nothing was changed.")
+    return _CORPORA[name]
