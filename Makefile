@@ -86,6 +86,7 @@ browser:  ## see that the browser tests have their programs
 
 bench: environment  ## measure, and write benchmarks/results
 	$(BIN)/python -m benchmarks.autograde
+	$(BIN)/python -m benchmarks.block
 
 lock: $(VENV)/test.ready  ## write requirements.lock and environment.yml anew from what is installed
 	$(BIN)/python -m course.environment

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from autograder.wire import WireError, decode, encode
+from solutions.config import TransformerConfig
 
 SECONDS_PER_CASE = 10.0
 """How long one case may take before it counts as a loop without end; the cases of every check take milliseconds."""
@@ -77,10 +78,19 @@ def _encode(reply: dict[str, Any]) -> bytes:
 def compile_probe(source: str) -> Callable[[Any, SimpleNamespace], Any]:
     """Build the probe function in a namespace that holds torch and this module's helpers, and nothing else."""
     namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
-    namespace |= {"load_weights": load_weights, "gradients": gradients}
+    namespace |= {"load_weights": load_weights, "gradients": gradients, "make_config": make_config}
     exec(compile(source, "<probe>", "exec"), namespace)
     probe: Callable[[Any, SimpleNamespace], Any] = namespace["probe"]
     return probe
+
+
+def make_config(**choices: Any) -> TransformerConfig:
+    """Build the config that a case describes: only plain values cross to the probe, and a config holds no answer.
+
+    Args:
+        choices: the config's fields, by name; those that are left out have their defaults.
+    """
+    return TransformerConfig(**choices)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], strict: bool = True) -> None:
@@ -123,7 +133,8 @@ def _require_names(own: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> 
     layers: dict[int, str] = {}
     for name in weights:
         twin = layers.setdefault(id(own[name]), name)
-        if twin != name:
+        # Layers tied on purpose come with the same numbers under each name; then one tensor serves them all.
+        if twin != name and not torch.equal(weights[twin], weights[name]):
             raise MisfitError(f"`{twin}` and `{name}` are one and the same. Make a layer of its own for each.")
 
 

@@ -63,7 +63,7 @@ def solve(notebook: NotebookNode, student: Student) -> NotebookNode:
         if marks.get("solution") and cell.cell_type == "code" and marks["grade_id"] in by_id:
             cell.source = by_id[marks["grade_id"]]
         elif marks.get("solution") and cell.cell_type == "markdown" and student.answers:
-            cell.source = "A dot product of d_k terms has variance d_k, so I divide by its square root."
+            cell.source = "An answer in my own words, which a person will read and grade."
     return notebook
 
 

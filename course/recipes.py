@@ -103,10 +103,10 @@ RECIPES = {
     "dates": Recipe(
         data=lambda: corpora.load("dates"),
         tokenizer=characters,
-        config={"d_model": 96, "num_heads": 4, "num_layers": 2, "feed_forward": "gelu", "fused": True},
-        steps=2000,
-        tokens_per_batch=4000,
-        learning_rate=2e-3,
+        config={"d_model": 64, "num_heads": 4, "num_layers": 2, "fused": True},
+        steps=2500,
+        tokens_per_batch=1500,
+        learning_rate=3e-3,
         says="to write dates in ISO 8601",
     ),
     "translation": Recipe(

@@ -114,7 +114,8 @@ class Attend(Protocol):
     """What mixes values in a multi-head layer: `scaled_dot_product_attention`, or another function of the same form.
 
     Called with query (B, H, Tq, d_head), key and value (B, H, Tk, d_head), and a mask that broadcasts to
-    (B, H, Tq, Tk). Gives the output (B, H, Tq, d_head) and the weights, or None where they are never formed.
+    (B, H, Tq, Tk), or None. Gives the output (B, H, Tq, d_head), and the weights (B, H, Tq, Tk) with
+    output = weights @ value, or None where they are never formed.
     """
 
     def __call__(
@@ -158,7 +159,7 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """
     if x.size(-1) % num_heads != 0:
         raise ValueError(f"num_heads={num_heads} must divide the width of x, which is {x.size(-1)}")
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], num_heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -185,7 +186,12 @@ def repeat_heads(x: Tensor, num_heads: int) -> Tensor:
 
     Returns:
         (B, H, T, d_head)
+
+    Raises:
+        ValueError: H is not a multiple of H_kv.
     """
+    if num_heads % x.size(1) != 0:
+        raise ValueError(f"num_heads={num_heads} must be a multiple of the number of heads in x, which is {x.size(1)}")
     return x.repeat_interleave(num_heads // x.size(1), dim=1)
 
 
@@ -213,7 +219,7 @@ def mask_for_heads(mask: Tensor | None) -> Tensor | None:
 class MultiHeadAttention(nn.Module):
     """Several attention heads side by side, each with queries, keys and values of its own.
 
-    head_h = attention(x W_Q^h, c W_K^h, c W_V^h),  output = [head_1, ..., head_H] W_O
+    head_h = attention(x W_Q^h, c W_K^h, c W_V^h),  output = [head_0, ..., head_{H-1}] W_O
     (Vaswani et al. 2017, section 3.2.2)
 
     The matrices of all heads lie in one layer each: `query`, `key` and `value`. `output` mixes the heads.
@@ -263,7 +269,8 @@ class MultiHeadAttention(nn.Module):
             x: (B, Tq, D), where the queries come from.
             context: (B, Tk, D), where keys and values come from; None means x itself.
             mask: bool, (Tq, Tk), (B, Tq, Tk), (B, 1, Tk) or (B, H, Tq, Tk); True where attention is allowed.
-            attend: mixes the values, head by head.
+            attend: mixes the values, head by head. In training the weights that it gives are dropped at random and the
+                values mixed again with what is left; if it gives None, dropping is its own affair.
 
         Returns:
             (B, Tq, D)

@@ -114,7 +114,7 @@ class TransformerBlock(nn.Module):
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
     def _add(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """Add to the stream what a sublayer makes of it: (B, T, D)."""
+        """Add to the stream what a sublayer makes of it, with the norm where the config wants it: (B, T, D)."""
         if self.config.norm_first:
             return x + self.dropout(sublayer(norm(x)))
         return norm(x + self.dropout(sublayer(x)))

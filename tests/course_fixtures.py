@@ -12,6 +12,7 @@ from pathlib import Path
 import click.testing
 import pytest
 
+from autograder.checks import of_chapter, register
 from course.chapters import section_title
 from course.cli import main
 
@@ -21,6 +22,8 @@ NOTEBOOK = f"notebooks/{CHAPTER}/{CHAPTER}.ipynb"
 
 SYMBOLS = ("softmax", "scaled_dot_product_attention", "causal_mask", "padding_mask", "SelfAttention")
 QUESTIONS = ("why_scale", "choose_mask")
+CHECKS = {check.name: check for check in of_chapter(CHAPTER)}
+REFLECTIONS = {name: question for name, question in register().reflections.items() if question.chapter == CHAPTER}
 
 HEAD = """---
 jupytext:

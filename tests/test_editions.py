@@ -16,14 +16,24 @@ from nbgrader.nbgraderformat import MetadataValidator
 from torch import nn
 
 from autograder.catalogue import catalogue
-from autograder.checks import register
 from autograder.release import drifted, release
 from course.chapters import CourseError, names, plain, section_title, source
 from course.editions import instructor_edition
 from course.markdown import Translator, blocks
 from course.stubs import solution_cell
 from solutions import attention
-from tests.course_fixtures import CHAPTER, NOTEBOOK, SYMBOLS, chapter_text, course_in, make_course, run_course, snapshot
+from tests.course_fixtures import (
+    CHAPTER,
+    CHECKS,
+    NOTEBOOK,
+    REFLECTIONS,
+    SYMBOLS,
+    chapter_text,
+    course_in,
+    make_course,
+    run_course,
+    snapshot,
+)
 
 FIGURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 
@@ -246,7 +256,7 @@ class TestStudentNotebook:
         text = (released / NOTEBOOK).read_text(encoding="utf-8")
         for word in ("HIDDEN", "graded=", "SOLUTION", "from solutions"):
             assert word not in text
-        for question in register().reflections.values():
+        for question in REFLECTIONS.values():
             for line in question.rubric.splitlines():
                 assert not line or line not in sources(student)
 
@@ -285,21 +295,21 @@ class TestStudentNotebook:
             for name, cell in marked(student).items()
             if cell.metadata.nbgrader.grade
         }
-        checks = {f"{name.replace('.', '-')}-check": check.points for name, check in register().checks.items()}
-        answers = {f"{name.replace('.', '-')}-answer": one.points for name, one in register().reflections.items()}
+        checks = {f"{name.replace('.', '-')}-check": check.points for name, check in CHECKS.items()}
+        answers = {f"{name.replace('.', '-')}-answer": one.points for name, one in REFLECTIONS.items()}
         assert points == checks | answers
         words = student.cells[1].source
         assert f"up to {sum(checks.values())} points, the written answers up to {sum(answers.values())}" in words
 
     def test_says_points_difficulty_and_time_of_each_exercise(self, student: NotebookNode) -> None:
         text = sources(student)
-        for name, check in register().checks.items():
+        for name, check in CHECKS.items():
             points = f"{check.points} point{'s' * (check.points > 1)}"
             facts = f"{points} · difficulty {check.difficulty} of 3 · about {check.minutes} minutes"
             assert f"#### Exercise: `{name}`\n\n{facts}" in text
 
     def test_questions_can_be_answered_and_are_graded_by_hand(self, student: NotebookNode) -> None:
-        for name in register().reflections:
+        for name in REFLECTIONS:
             cell = marked(student)[f"{name.replace('.', '-')}-answer"]
             assert cell.cell_type == "markdown"
             assert cell.source == "YOUR ANSWER HERE"
@@ -311,7 +321,7 @@ class TestStudentNotebook:
         for symbol in SYMBOLS:
             assert cells[f"attention-{symbol}"].source == solution_cell(getattr(attention, symbol))
             assert f'check("attention.{symbol}", {symbol}, graded=True)' in cells[f"attention-{symbol}-check"].source
-        for name, question in register().reflections.items():
+        for name, question in REFLECTIONS.items():
             assert question.rubric in cells[f"{name.replace('.', '-')}-answer"].source
 
 
@@ -383,6 +393,25 @@ class TestDeriving:
         assert words in str(raised.value)
         assert f"{CHAPTER}.md" in str(raised.value)
         assert snapshot(course) == before
+
+    def test_what_earlier_chapters_defined_comes_from_the_student(self, course: Path) -> None:
+        imports = "from solutions.attention import a, B\nfrom solutions.x import c"
+        cell = f"\n```{{code-cell}} ipython3\n:tags: [earlier]\n{imports}\n```\n"
+        write(course, chapter_text(cell))
+        (found,) = [cell.source for cell in edition().cells if "earlier(" in cell.source]
+        assert found == (
+            "from autograder import earlier\n\n(\n    a,\n    B,\n    c,\n) = earlier(\n"
+            '    "attention.a",\n    "attention.B",\n    "x.c",\n)'
+        )
+        write(course, chapter_text(cell.replace("a, B\nfrom solutions.x import c", "a")))
+        (found,) = [cell.source for cell in edition().cells if "earlier(" in cell.source]
+        assert found == 'from autograder import earlier\n\na = earlier("attention.a")'
+
+    @pytest.mark.parametrize("line", ["import torch", "from torch import nn", "x = 1"])
+    def test_a_cell_of_earlier_definitions_holds_nothing_else(self, course: Path, line: str) -> None:
+        write(course, chapter_text(f"\n```{{code-cell}} ipython3\n:tags: [earlier]\n{line}\n```\n"))
+        with pytest.raises(CourseError, match="a cell tagged `earlier` may only import from solutions"):
+            edition()
 
     def test_the_first_cell_installs_the_course_on_colab_once_it_is_published(
         self, course: Path, monkeypatch: pytest.MonkeyPatch

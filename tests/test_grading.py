@@ -1,5 +1,6 @@
 """A whole class, graded by stock nbgrader: everyone gets the points that the judge gives, and feedback that helps."""
 
+import inspect
 import re
 import shutil
 import warnings
@@ -11,12 +12,24 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from nbgrader.api import Gradebook
 
-from autograder.checks import Check, Rng, find, of_chapter, register
+from autograder.checks import Check, Rng, find, of_chapter
 from autograder.judge import in_process, judge
 from autograder.sample import MARKER, Student, reference_source, solve, students, write_class
-from tests.course_fixtures import CHAPTER, NOTEBOOK, chapter_text, course_in, make_course, run_course, run_program
+from autograder.workspace import record
+from course.workspace import module
+from tests.course_fixtures import (
+    CHAPTER,
+    NOTEBOOK,
+    REFLECTIONS,
+    chapter_text,
+    course_in,
+    make_course,
+    run_course,
+    run_program,
+)
 from tests.test_editions import body_of
 
 pytestmark = pytest.mark.slow
@@ -208,7 +221,7 @@ class TestFeedback:
         for check in of_chapter(CHAPTER):
             for case in check.prepare(Rng(0)):
                 assert not case.hidden or f"Tried: {case.title} (" not in words
-        for question in register().reflections.values():
+        for question in REFLECTIONS.values():
             assert not [line for line in question.rubric.splitlines() if line and line in words]
 
     @pytest.mark.parametrize("name", [*CLASS, "noisy"])
@@ -289,3 +302,30 @@ def test_a_real_submission_under_a_samples_name_is_left_alone(tmp_path: Path) ->
         assert len(written) == len(CLASS) - 1
         assert all((path.parent / MARKER).exists() for path in written)
         assert write_class(CHAPTER) == written
+
+
+class TestWorkspace:
+    def test_grading_keeps_nothing_of_what_a_class_hands_in(self, classes: dict[str, Path]) -> None:
+        for folder in set(classes.values()):
+            assert not (folder / "workspace").exists()
+
+    def test_a_student_who_runs_the_notebook_gets_a_library_that_trains(
+        self, classes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        folder = classes["reference"]
+        notebook = solve(nbformat.read(folder / NOTEBOOK, as_version=4), CLASS["variant-1"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COURSE_ROOT", str(folder))
+            patch.setenv("COURSE_WORKSPACE", str(tmp_path))
+            NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+            assert set(record(tmp_path / "workspace")) == {check.name for check in of_chapter(CHAPTER)}
+            assert softmax_is_own(module("attention"))
+        shown = [output["data"]["text/html"] for cell in notebook.cells for output in cell.get("outputs", [])
+                 if "text/html" in output.get("data", {})]  # fmt: skip
+        assert sum("Kept in workspace/attention.py" in html for html in shown) == len(of_chapter(CHAPTER))
+
+
+def softmax_is_own(attention: Any) -> bool:
+    """Whether the module's attention really calls the student's softmax."""
+    source = inspect.getsource(attention.softmax)
+    return "logsumexp" in source and attention.softmax.__module__ == "workspace.attention"

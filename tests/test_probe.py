@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from autograder.checks import Check, Rng, register
-from autograder.probe import MisfitError, compile_probe, gradients, load_weights, run_probe
+from autograder.probe import MisfitError, compile_probe, gradients, load_weights, make_config, run_probe
 from autograder.wire import Foreign, decode, encode
+from solutions.config import TransformerConfig
 
-GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients"}
+GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config"}
 CHECKS = list(register().checks.values())
 
 CALL = "def probe(target, case):\n    return {'y': target(case.x)}"
@@ -415,6 +416,27 @@ class TestLoadWeights:
         with pytest.raises(MisfitError) as raised:
             load_weights(module, self.weights)
         assert all(word in str(raised.value) for word in words)
+
+    def test_takes_tied_layers_for_one_only_where_both_get_the_same_numbers(self) -> None:
+        one, other = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+        other.weight = one.weight
+        module, weight = nn.ModuleList([one, other]), self.weights["weight"]
+        load_weights(module, {"0.weight": weight, "1.weight": weight.clone()})
+        assert torch.equal(one.weight, weight)
+        assert other.weight is one.weight
+        with pytest.raises(MisfitError, match="one and the same"):
+            load_weights(module, {"0.weight": weight, "1.weight": weight + 1})
+
+
+class TestMakeConfig:
+    def test_a_probe_builds_a_config_from_the_plain_values_of_a_case(self) -> None:
+        source = "def probe(target, case):\n    return {'y': target(make_config(**case.config))}"
+        config = {"vocab_size": 7, "d_model": 6, "num_heads": 3, "norm": "rms"}
+        answer = reply(lambda made: [made.d_head, made.d_hidden, made.norm, made.bias], source, config=config)
+        assert answer["value"]["y"] == [2, 24, "rms", True]
+
+    def test_the_config_is_the_course_s_own(self) -> None:
+        assert make_config(vocab_size=7) == TransformerConfig(vocab_size=7)
 
 
 class TestGradients:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from autograder.checks import Case, Check, Finding, Named, Rng, find, register, slip
+from autograder.checks import Case, Check, Finding, Named, Rng, find, of_chapter, register, slip
 from autograder.compare import holds, same, same_shape
 from autograder.mutants import mutants
 from autograder.verify import COLUMNS, RECORD, Report, rows, size, verify, verify_all
+from course.chapters import names
 from solutions import attention
 
 Softmax = type(find("attention.softmax"))
@@ -49,13 +50,42 @@ class TestEveryCheck:
         assert sorted(tried) == sorted(size(find(name)) for name in names)
 
     def test_they_are_the_exercises_of_the_syllabus(self) -> None:
-        assert list(register().checks) == [
-            "attention.softmax",
-            "attention.scaled_dot_product_attention",
-            "attention.causal_mask",
-            "attention.padding_mask",
-            "attention.SelfAttention",
-        ]
+        assert {name: [check.name for check in of_chapter(name)] for name in names()} == {
+            "01_attention": [
+                "attention.softmax",
+                "attention.scaled_dot_product_attention",
+                "attention.causal_mask",
+                "attention.padding_mask",
+                "attention.SelfAttention",
+            ],
+            "02_multi_head": [
+                "attention.split_heads",
+                "attention.merge_heads",
+                "attention.repeat_heads",
+                "attention.MultiHeadAttention",
+            ],
+            "03_positions": [
+                "positions.sinusoidal_positions",
+                "positions.LearnedPositions",
+                "positions.apply_rope",
+                "positions.alibi_bias",
+            ],
+            "04_block": [
+                "layers.LayerNorm",
+                "layers.RMSNorm",
+                "layers.gelu",
+                "layers.FeedForward",
+                "layers.SwiGLU",
+                "block.TransformerBlock",
+            ],
+            "05_transformer": [
+                "transformer.Encoder",
+                "transformer.Decoder",
+                "transformer.EncoderDecoder",
+                "transformer.shift_right",
+                "transformer.greedy_translate",
+            ],
+        }
 
     def test_names_and_messages_of_misconceptions_are_told_apart(self) -> None:
         for check in register().checks.values():
