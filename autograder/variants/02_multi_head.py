@@ -118,10 +118,10 @@ class MultiHeadBySum(nn.Module):
             if larger % smaller:
                 raise ValueError(f"{smaller} must divide {larger}")
         narrow = d_model // num_heads * num_kv_heads
-        sizes = {"query": (d_model, d_model), "key": (d_model, narrow), "value": (d_model, narrow)}
-        for name, (wide, out) in sizes.items():
-            self.add_module(name, nn.Linear(wide, out, bias=bias))
         self.output = nn.Linear(d_model, d_model, bias=bias)
+        self.value = nn.Linear(d_model, narrow, bias=bias)
+        self.key = nn.Linear(d_model, narrow, bias=bias)
+        self.query = nn.Linear(d_model, d_model, bias=bias)
         self.drop = nn.Dropout(p=dropout)
         self.heads, self.shared = num_heads, num_kv_heads
 
