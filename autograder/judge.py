@@ -110,6 +110,22 @@ def judge(check: Check, run: Run, *, graded: bool = False, seed: int = GRADING_S
     return result
 
 
+def passes(check: Check, run: Run, *, seed: int = GRADING_SEED) -> bool:
+    """Whether a solution earns every point of a graded check; stops at the first case that it fails.
+
+    Args:
+        check: the exercise's check.
+        run: reaches the solution.
+        seed: as for `judge`.
+    """
+    visible_first = sorted(_prepare(check, VISIBLE_SEED), key=lambda case: case.hidden)
+    for case in [*visible_first, *_prepare(check, seed)]:
+        trials = list(_try(check, run, [case]))
+        if not trials or not trials[0].finding.ok:
+            return False
+    return True
+
+
 def _run_here(target: Any, source: str, cases: list[bytes]) -> list[bytes]:
     return run_probe(source, target, cases)
 

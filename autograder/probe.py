@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,11 @@ from solutions.config import TransformerConfig
 SECONDS_PER_CASE = 10.0
 """How long one case may take before it counts as a loop without end; the cases of every check take milliseconds."""
 
-_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+_COURSE = Path(__file__).resolve().parents[1]
+_NOT_THE_STUDENTS = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(str(_COURSE / package) for package in ("solutions", "course", "autograder")),
+)
 MAX_PRINTED = 10_000
 MAX_MESSAGE = 300
 
@@ -197,7 +202,7 @@ def _raised_in(error: BaseException) -> str:
 
 def _students_line(error: BaseException) -> str | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.startswith(_LIBRARIES) or frame.filename in ("<probe>", __file__):
+        if frame.filename.startswith(_NOT_THE_STUDENTS) or frame.filename == "<probe>":
             continue
         text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
         return text or None

@@ -186,11 +186,12 @@ class _Edition:
             module = str(statement.module).removeprefix("solutions.")
             symbols += [alias.name for alias in statement.names]
             names += [f'"{module}.{alias.name}"' for alias in statement.names]
+        head = "from autograder import earlier\n\n# Yours where it passed its check, the course's where not.\n"
         if len(symbols) == 1:
-            return f"from autograder import earlier\n\n{symbols[0]} = earlier({names[0]})"
+            return f"{head}{symbols[0]} = earlier({names[0]})"
         left = "".join(f"    {symbol},\n" for symbol in symbols)
         right = "".join(f"    {name},\n" for name in names)
-        return f"from autograder import earlier\n\n(\n{left}) = earlier(\n{right})"
+        return f"{head}(\n{left}) = earlier(\n{right})"
 
     def _markdown(self, text: str) -> Iterator[NotebookNode]:
         plain: list[Block] = []

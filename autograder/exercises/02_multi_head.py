@@ -342,6 +342,8 @@ class MultiHeadAttention(Check):
         yield Case("another number of positions", inputs(4, 8, length=3, own=True), "attend", hidden=True)
         yield Case("dropout = 0.5 after eval()", inputs(2, 4, dropout=0.5), "dropout")
         yield Case("dropout = 1 in training", inputs(2, 4, dropout=1.0, training=True), "dropout")
+        shared = inputs(4, 8, kv=2, dropout=1.0, training=True)
+        yield Case("dropout = 1 in training, 4 heads share 2", shared, "dropout")
         yield Case("no dropout in training", inputs(2, 4, training=True), "dropout")
         alike = inputs(2, 4, length=64, dropout=0.5, training=True)
         alike["x"] = alike["x"][:, :1].expand(2, 64, 4).clone()
