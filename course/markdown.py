@@ -99,7 +99,7 @@ class Translator:
         if key.strip() not in entries:
             raise CourseError(f"{self.source}: {self.bibliography.name} has no entry {key.strip()!r}.")
         entry = entries[key.strip()]
-        words = form.format(_authors(entry), entry.fields["year"])
+        words = form.format(_authors(entry).replace("{", "").replace("}", ""), entry.fields["year"])
         return f"[{words}]({entry.fields['url']})" if "url" in entry.fields else words
 
     def _figure(self, block: Block) -> str:
