@@ -227,7 +227,7 @@ def _matches(check: Check, solution: Named, trials: list[Trial]) -> list[Trial]:
     return [trial for trial in trials if _alike(trial.reply, _outcome(check, solution, encode(trial.case.inputs)))]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def _outcome(check: Check, solution: Named, case: bytes) -> dict[str, Any]:
     """What a solution of ours does with a case; remembered, because a check is run again and again."""
     reply: dict[str, Any] = decode(in_process(solution.target)(check.probe_source, [case])[0])

@@ -98,18 +98,15 @@ def sentence(message: str) -> bool:
 
 
 def numbers(message: str) -> set[str]:
-    """Numbers that are written with more digits than a size of an error has."""
-    return set(re.findall(r"\d\.\d{3,}", message))
+    """Numbers with many digits, as an expected value would have; the size of an error is not one of them."""
+    return set(re.findall(r"\d\.\d{3,}", re.sub(r"largest error [\d.e+-]+", "", message)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 class TestWhateverComesBack:
     @pytest.mark.parametrize("change", BAD.values(), ids=BAD.keys())
-    @pytest.mark.parametrize("graded", [False, True], ids=["visible", "graded"])
-    def test_costs_points_and_is_told_in_one_sentence(
-        self, name: str, change: Callable[[Any], Any], graded: bool
-    ) -> None:
-        result = check(name, with_result(find(name).reference, change), graded=graded).result
+    def test_costs_points_and_is_told_in_one_sentence(self, name: str, change: Callable[[Any], Any]) -> None:
+        result = check(name, with_result(find(name).reference, change)).result
         assert result.points < result.max_points
         assert result.messages
         assert all(map(sentence, result.messages)), result.messages
@@ -141,6 +138,9 @@ class TestWhateverComesBack:
         assert result.points < result.max_points
         (message,) = result.messages
         assert sentence(message), message
+        if "A ValueError was raised for" in message:  # where an exercise asks for that error in other cases
+            assert isinstance(error, ValueError)
+            return
         assert f"raised {type(error).__name__}" in message
         assert "`raise error`" in message
 
@@ -231,21 +231,16 @@ class TestPoints:
     ("checked", "wrong"), MISCONCEPTIONS, ids=[f"{one.symbol}-{wrong.name}" for one, wrong in MISCONCEPTIONS]
 )
 class TestMisconceptions:
-    def test_the_parts_add_up(self, checked: Check, wrong: Any) -> None:
+    def test_cost_their_points_and_are_told_so(self, checked: Check, wrong: Any) -> None:
+        """One judgement for all that is asked of it: a few of these take seconds."""
         result = judge(checked, in_process(wrong.target), graded=True)
         assert [(part.name, part.points) for part in result.parts] == list(checked.parts.items())
         assert result.points == sum(part.points for part in result.parts if part.status == "ok") < result.max_points
         assert result.to_json()["points"] == result.points
-
-    def test_the_student_hears_the_diagnosis_and_what_was_tried(self, checked: Check, wrong: Any) -> None:
-        result = judge(checked, in_process(wrong.target))
         assert result.messages[0] == wrong.message
         assert result.read.endswith(f"#{wrong.read}" if wrong.read else checked.read)
         assert result.messages[-1].startswith("Tried: ")
         assert all(map(sentence, result.messages)), result.messages
-
-    def test_no_number_of_the_right_answer_is_shown(self, checked: Check, wrong: Any) -> None:
-        result = judge(checked, in_process(wrong.target), graded=True)
         assert not set().union(*map(numbers, result.messages)), result.messages
         assert not re.search(r"\[\[|tensor\(", " ".join(result.messages))
 

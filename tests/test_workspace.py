@@ -15,8 +15,10 @@ from autograder.checks import find, register
 from autograder.sample import reference_source
 from autograder.workspace import earlier, keep
 from course.chapters import CourseError
+from course.checkpoints import build
 from course.workspace import folder, importable, module
 from solutions import attention
+from solutions.config import TransformerConfig
 
 numbers = itertools.count()
 HEADER = "import math\n\nimport torch\nfrom torch import Tensor, nn\nfrom torch.nn import functional as F\n"
@@ -75,13 +77,19 @@ class TestKeep:
 
     def test_every_reference_can_be_kept_and_every_module_imported(self, place: Path, notebook: dict[str, Any]) -> None:
         for check in register().checks.values():
-            run(notebook, "\n".join(f"from solutions.{n} import *" for n in ("attention", "positions", "layers")))
+            modules = ("attention", "positions", "layers", "config", "block", "transformer")
+            run(notebook, "\n".join(f"from solutions.{name} import *" for name in modules))
             said = kept(notebook, check.name, reference_source(check))
             assert said.startswith("Kept in"), (check.name, said)
         for check in register().checks.values():
             name, _, symbol = check.name.rpartition(".")
             assert getattr(module(name), symbol) is not check.reference
         assert len(workspace.record(place)) == len(register().checks)
+
+        model = build("transformer.EncoderDecoder", TransformerConfig(vocab_size=7), "workspace")
+        for part in model.modules():
+            assert not type(part).__module__.startswith("solutions."), type(part)
+        assert model(torch.tensor([[1, 2]]), torch.tensor([[3]])).shape == (1, 1, 7)
 
     def test_its_tests_pass_and_fail_with_it(self, place: Path, notebook: dict[str, Any]) -> None:
         kept(notebook, "attention.softmax", SOFTMAX)

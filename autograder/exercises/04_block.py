@@ -605,21 +605,21 @@ slip(
 slip(
     FeedForward,
     "gelu_tanh is exact",
-    "'gelu_tanh' uses the exact gelu. Pass approximate='tanh' to it.",
+    "The activation 'gelu_tanh' uses the exact gelu. Pass approximate='tanh' to it.",
     {_GELU: "gelu(hidden)"},
     read="gelu",
 )
 slip(
     FeedForward,
     "gelu is the tanh form",
-    "'gelu' uses the form with tanh. It means the exact form; 'gelu_tanh' means the other.",
+    "The activation 'gelu' uses the form with tanh. It means the exact form; 'gelu_tanh' means the other.",
     {_GELU: 'gelu(hidden, approximate="tanh")'},
     read="gelu",
 )
 slip(
     FeedForward,
     "gelu forms exchanged",
-    "'gelu' uses the form with tanh and 'gelu_tanh' the exact one: they are exchanged.",
+    "The activation 'gelu' uses the form with tanh and 'gelu_tanh' the exact one: they are exchanged.",
     {_GELU: 'gelu(hidden, approximate="none" if self.activation == "gelu_tanh" else "tanh")'},
     read="gelu",
 )
