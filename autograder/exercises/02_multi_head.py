@@ -386,6 +386,7 @@ class MultiHeadAttention(Check):
             yield holds(got.error == "ValueError", NO_ERROR.format(broken))
             return
         if case.part == "layers":
+            yield same_shape(got.output, case.x, "the output")
             for name in case.weights:
                 reached = got.gradients.get(name) is not None
                 yield holds(reached, f"The output does not depend on `{name}`: its layer is made and then not used.")
