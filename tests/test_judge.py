@@ -241,7 +241,8 @@ class TestMisconceptions:
         assert result.read.endswith(f"#{wrong.read}" if wrong.read else checked.read)
         assert result.messages[-1].startswith("Tried: ")
         assert all(map(sentence, result.messages)), result.messages
-        assert not set().union(*map(numbers, result.messages)), result.messages
+        written = {one.message for one in checked.misconceptions}  # by a tutor, who knows no input
+        assert not set().union(*(numbers(said) for said in result.messages if said not in written)), result.messages
         assert not re.search(r"\[\[|tensor\(", " ".join(result.messages))
 
 
