@@ -12,6 +12,7 @@ from autograder import nbgrader_course
 from autograder.catalogue import catalogue
 from course.chapters import CourseError, root
 from course.editions import instructor_edition
+from course.files import write_whole
 
 
 def release(chapter: str) -> list[Path]:
@@ -69,17 +70,7 @@ def _replace(path: Path, content: bytes) -> bool:
     """Write a file whole or not at all; says whether its content changed."""
     if path.exists() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
     return True
 
 

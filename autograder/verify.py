@@ -86,13 +86,14 @@ def verify_all(names: list[str], processes: int, done: Callable[[int], None] = l
         processes, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     )
     with pool:
-        largest_first = sorted(names, key=lambda name: -size(find(name)))
+        sizes = {name: size(find(name)) for name in names}
+        largest_first = sorted(names, key=lambda name: -sizes[name])
         running = {pool.submit(_verify_by_name, name): name for name in largest_first}
         reports = {}
         for future in as_completed(running):
             name = running[future]
             reports[name] = future.result()
-            done(size(find(name)))
+            done(sizes[name])
     return [reports[name] for name in names]
 
 

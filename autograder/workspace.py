@@ -11,7 +11,6 @@ import importlib
 import inspect
 import json
 import linecache
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +123,7 @@ def definition(check: Check, target: Any) -> str:
         raise NotKeptError(f"its cell does not define `{check.symbol}`.")
     segments = [ast.get_source_segment("".join(lines), statement, padded=True) for statement in tree.body]
     source = "\n\n\n".join(segment for segment in segments if segment)
-    missing = sorted(_free(source) - STANDARD.keys() - _names_of(_module_of(check)) - dir_of_register())
+    missing = sorted(_free(source) - STANDARD.keys() - _names_of(_module_of(check)) - _symbols())
     if missing:
         raise NotKeptError(
             f"it uses `{missing[0]}`, which is defined in another cell. Define that in the cell of `{check.symbol}`."
@@ -132,7 +131,7 @@ def definition(check: Check, target: Any) -> str:
     return source
 
 
-def dir_of_register() -> set[str]:
+def _symbols() -> set[str]:
     """The symbols of all exercises."""
     return {check.symbol for check in register().checks.values()}
 
@@ -165,7 +164,7 @@ def write(place: Path, kept: dict[str, str]) -> None:
     }
     for name in modules:
         files[f"{name}.py"] = _module_text(name, modules, kept)
-    for name in dict.fromkeys(find(exercise).name.rpartition(".")[0] for exercise in kept):
+    for name in dict.fromkeys(_module_of(find(exercise)) for exercise in kept):
         files[f"tests/test_{name}.py"] = _tests_text(name, kept)
     files[RECORD] = json.dumps(kept, indent=1) + "\n"
     for name, text in files.items():
@@ -226,13 +225,6 @@ def _tests_text(name: str, kept: dict[str, str]) -> str:
         lines += ["", "", f"def test_{symbol}():", f'    result = check("{exercise}", {name}.{symbol}).result']
         lines += ["    assert result.points == result.max_points, result.messages"]
     return "\n".join(lines) + "\n"
-
-
-def forget() -> None:
-    """Remove the whole library."""
-    place = folder()
-    if place is not None:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _module_of(check: Check) -> str:

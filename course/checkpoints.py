@@ -138,10 +138,19 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     """Texts as ids (B, T): each ended by [END], shorter ones filled up with [PAD]."""
-    end, pad = token_id(tokenizer, END), token_id(tokenizer, PAD)
-    rows = [[*encoding.ids, end] for encoding in tokenizer.encode_batch(texts)]
+    return padded(rows_of(tokenizer, texts), token_id(tokenizer, PAD))
+
+
+def rows_of(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """The ids of each text, ended by [END]."""
+    end = token_id(tokenizer, END)
+    return [[*encoding.ids, end] for encoding in tokenizer.encode_batch(texts)]
+
+
+def padded(rows: list[list[int]], pad_id: int) -> Tensor:
+    """Rows of ids as one tensor (B, T), shorter ones filled up with `pad_id`."""
     longest = max(map(len, rows))
-    return torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    return torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])
 
 
 def decode(tokenizer: Tokenizer, ids: Tensor) -> list[str]:

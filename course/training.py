@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from course.chapters import CourseError
-from course.checkpoints import END, PAD, START, build, token_id
+from course.checkpoints import PAD, START, build, padded, rows_of, token_id
 from course.files import write_whole
 from course.recipes import Recipe
 from solutions.config import TransformerConfig
@@ -257,13 +257,9 @@ def _optimiser_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]
 
 def prepare(recipe: Recipe, data: dict[str, Any], tokenizer: Tokenizer) -> dict[str, list[Pair]]:
     """The ids of the splits train and validation, targets ended by [END]."""
-    end = token_id(tokenizer, END)
     prepared = {}
     for split in ("train", "validation"):
-        source, target = (
-            [[*encoding.ids, end] for encoding in tokenizer.encode_batch(list(data[split][column]))]
-            for column in ("source", "target")
-        )
+        source, target = (rows_of(tokenizer, list(data[split][column])) for column in ("source", "target"))
         prepared[split] = list(zip(source, target, strict=True))
     return prepared
 
@@ -293,9 +289,3 @@ def batches(pairs: list[Pair], tokens: int, seed: int) -> Iterator[list[Pair]]:
         made.append(current)
     for place in torch.randperm(len(made), generator=generator).tolist():
         yield made[place]
-
-
-def padded(rows: list[list[int]], pad_id: int) -> Tensor:
-    """Rows of ids as one tensor (B, T), shorter ones filled up with `pad_id`."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from solutions.attention import SelfAttention, causal_mask, padding_mask, scaled_dot_product_attention, softmax
+from tests.equality import agree, close, normal
 
 settings.register_profile("attention", deadline=None, max_examples=60, derandomize=True)
 profile = settings.get_profile("attention")
@@ -18,26 +19,6 @@ profile = settings.get_profile("attention")
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 6)
 shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=1e-10)
-
-
-def normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=dtype)
-
-
-def agree(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor) -> None:
-    """Both give the same values, and the same gradients of the same weighted sum."""
-    outcomes = []
-    for function in (ours, theirs):
-        copies = [tensor.clone().requires_grad_() for tensor in inputs]
-        output = function(*copies)
-        weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-        outcomes.append((output.detach(), *torch.autograd.grad((output * weight).sum(), copies)))
-    for own, other in zip(*outcomes, strict=True):
-        assert close(own, other)
 
 
 @st.composite

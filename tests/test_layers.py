@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from solutions.layers import FeedForward, LayerNorm, RMSNorm, SwiGLU, gelu
+from tests.equality import agree, close, normal
 
 settings.register_profile("layers", deadline=None, max_examples=60, derandomize=True)
 profile = settings.get_profile("layers")
@@ -21,14 +22,6 @@ shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
 epsilons = st.sampled_from([1e-12, 1e-5, 1e-2, 1.0])
 
 
-def close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=1e-10)
-
-
-def normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=dtype)
-
-
 def with_random_weights(module: nn.Module, generator: torch.Generator) -> nn.Module:
     """The module in float64, with numbers from the generator for its parameters."""
     module = module.double()
@@ -36,18 +29,6 @@ def with_random_weights(module: nn.Module, generator: torch.Generator) -> nn.Mod
         for parameter in module.parameters():
             parameter.copy_(normal(generator, *parameter.shape))
     return module
-
-
-def agree(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor) -> None:
-    """Both give the same values, and the same gradients of the same weighted sum."""
-    outcomes = []
-    for function in (ours, theirs):
-        copies = [tensor.clone().requires_grad_() for tensor in inputs]
-        output = function(*copies)
-        weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-        outcomes.append((output.detach(), *torch.autograd.grad((output * weight).sum(), copies)))
-    for own, other in zip(*outcomes, strict=True):
-        assert close(own, other)
 
 
 def modules_agree(ours: nn.Module, theirs: Callable[..., Tensor], x: Tensor) -> None:

@@ -1,7 +1,6 @@
 """Multi-head attention against PyTorch's own modules, in values and gradients, and the properties that it must have."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -22,32 +21,13 @@ from solutions.attention import (
     scaled_dot_product_attention,
     split_heads,
 )
+from tests.equality import agree, close, normal
 
 settings.register_profile("multi_head", deadline=None, max_examples=40, derandomize=True)
 profile = settings.get_profile("multi_head")
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 5)
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=1e-10)
-
-
-def normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=dtype)
-
-
-def agree(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor) -> None:
-    """Both give the same values, and the same gradients of the same weighted sum."""
-    outcomes = []
-    for function in (ours, theirs):
-        copies = [tensor.clone().requires_grad_() for tensor in inputs]
-        output = function(*copies)
-        weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-        outcomes.append((output.detach(), *torch.autograd.grad((output * weight).sum(), copies)))
-    for own, other in zip(*outcomes, strict=True):
-        assert close(own, other)
 
 
 def filled(module: nn.Module, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> nn.Module:
