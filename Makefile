@@ -29,7 +29,7 @@ course: environment book grade  ## set everything up and grade a sample class
 
 test: $(VENV)/test.ready browser notebooks  ## run every test
 	$(BIN)/course release --check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 environment: $(VENV)/course.ready  ## install the packages into $(VENV)
 

@@ -128,19 +128,33 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], strict: bool = T
 
 
 def _require_names(own: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> None:
-    have = ", ".join(f"`{name}`" for name in own) or "no parameters at all"
     for name in weights:
         layer = name.rpartition(".")[0]
         if name not in own and layer in own:
             raise MisfitError(f"`{layer}` is a bare parameter. Make it a layer, nn.Linear, which holds `{name}`.")
         if name not in own:
-            raise MisfitError(f"The module has no parameter `{name}`; it has {have}. Name the layers as the text does.")
+            have = _nearest(own, name)
+            raise MisfitError(f"The module has no parameter `{name}`; {have}. Name the layers as the text does.")
     layers: dict[int, str] = {}
     for name in weights:
         twin = layers.setdefault(id(own[name]), name)
         # Layers tied on purpose come with the same numbers under each name; then one tensor serves them all.
         if twin != name and not torch.equal(weights[twin], weights[name]):
             raise MisfitError(f"`{twin}` and `{name}` are one and the same. Make a layer of its own for each.")
+
+
+def _nearest(own: dict[str, nn.Parameter], missing: str) -> str:
+    """Say what there is where a parameter is missing: a few names beside it, for a whole model has too many to list."""
+    parent = missing
+    while parent:
+        parent = parent.rpartition(".")[0]
+        start = f"{parent}." if parent else ""
+        beside = [name.removeprefix(start) for name in own if name.startswith(start)]
+        if len(beside) > 6:
+            beside = list(dict.fromkeys(name.split(".")[0] for name in beside))
+        if beside:
+            return f"{f'`{parent}`' if parent else 'it'} has {', '.join(f'`{name}`' for name in beside)}"
+    return "it has no parameters at all"
 
 
 def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None]:

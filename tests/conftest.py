@@ -1,12 +1,17 @@
-"""What several tests share: the built book."""
+"""What several tests share: the built book, and how tests are dealt to processes that run side by side."""
 
 import os
+
+# Before anything imports torch: tests run in a process for each core, and further threads would only get in their way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "_build" / "html"
@@ -19,6 +24,14 @@ SOURCES = (
     "autograder/**/*.py",
     "benchmarks/results/*",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process what shares a costly fixture (a file) or remembered outcomes (a check)."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        check = getattr(params.get("checked"), "name", params.get("name", ""))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {check}"))
 
 
 def newest(paths: Iterable[Path]) -> float:
@@ -38,11 +51,17 @@ def is_stale() -> bool:
 @pytest.fixture(scope="session")
 def built_book() -> Path:
     """The folder of the book's HTML, built now if it is older than its sources."""
-    if is_stale():
-        command = [sys.executable, "-m", "jupyter_book.cli.main", *COMMAND]
-        build = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if build.returncode != 0:
-            # A page that failed must not pass for built the next time.
-            (BOOK / "index.html").unlink(missing_ok=True)
-            pytest.fail(f"The book does not build:\n{build.stdout[-6000:]}", pytrace=False)
+    BOOK.parent.mkdir(exist_ok=True)
+    with FileLock(BOOK.parent / "build.lock"):  # one of the processes builds, the others wait for it
+        if is_stale():
+            build()
     return BOOK
+
+
+def build() -> None:
+    command = [sys.executable, "-m", "jupyter_book.cli.main", *COMMAND]
+    build = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if build.returncode != 0:
+        # A page that failed must not pass for built the next time.
+        (BOOK / "index.html").unlink(missing_ok=True)
+        pytest.fail(f"The book does not build:\n{build.stdout[-6000:]}", pytrace=False)

@@ -403,10 +403,11 @@ class TestLoadWeights:
             (nn.Linear(2, 3, bias=False), ["`weight`", "(3, 2)", "(2, 3)"]),
             (nn.Embedding(2, 3).requires_grad_(False), None),
             (nn.Sequential(nn.Linear(3, 2, bias=False)), ["`weight`", "`0.weight`"]),
+            (nn.ModuleDict({"a": nn.Sequential(*(nn.Linear(1, 1) for _ in "1234"))}), ["`weight`", "it has `a`."]),
             (nn.ReLU(), ["`weight`", "no parameters"]),
             (lambda: None, ["nn.Module"]),
         ],
-        ids=["left over", "other shape", "fits", "other name", "none at all", "no module"],
+        ids=["left over", "other shape", "fits", "other name", "many names", "none at all", "no module"],
     )
     def test_says_which_parameter_does_not_fit(self, module: Any, words: list[str] | None) -> None:
         if words is None:

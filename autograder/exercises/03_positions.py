@@ -218,7 +218,7 @@ class LearnedPositions(Check):
             yield holds(table.std() > 0, "All numbers of the new table are equal. Start with random ones.")
             yield holds(
                 0.018 < table.std() < 0.022,
-                f"The standard deviation of the new table is {table.std():.2g}; the exercise asks for 0.02.",
+                f"The standard deviation of the new table is {table.std() / 0.02:.2g} times the 0.02 that the exercise asks for.",
             )
             yield holds(table.mean().abs() < 0.002, f"The mean of the new table is {table.mean():.2g}; it should be 0.")
             beyond_two = (table.abs() > 0.04).double().mean()
