@@ -1,6 +1,10 @@
 """What a chapter's code cells call to speak and to draw."""
 
-from collections.abc import Iterable, Sequence
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from textwrap import dedent
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib_inline.backend_inline as inline
@@ -36,6 +40,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def show_source(thing: Callable[..., Any]) -> None:
+    """Show the code of a function or class that the course gives, without its docstrings, which the text replaces.
+
+    Args:
+        thing: a function or class written in a file.
+    """
+    tree = ast.parse(dedent(inspect.getsource(thing)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    display(Markdown(f"```python\n{ast.unparse(tree)}\n```"))  # type: ignore[no-untyped-call]
 
 
 def heat_map(axes: Axes, weights: Tensor, queries: Sequence[str], keys: Sequence[str], numbers: bool = True) -> None:

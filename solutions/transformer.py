@@ -107,8 +107,8 @@ class Decoder(nn.Module):
 
         Args:
             ids: integers (B, T)
-            context: (B, Tc, D), what the encoder gave.
-            context_mask: bool, broadcastable to (B, T, Tc); True where attention is allowed.
+            context: (B, Ts, D), what the encoder gave.
+            context_mask: bool, broadcastable to (B, T, Ts); True where attention is allowed.
 
         Returns:
             (B, T, D); position t knows nothing of the ids after t.
@@ -180,7 +180,7 @@ def greedy_translate(model: nn.Module, source_ids: Tensor, start_id: int, end_id
 
     Returns:
         (B, T), T at most max_length: what was written, without the start. After its end a row is filled with end_id.
-        Writing stops when every row has ended.
+        Writing stops when every row has ended. The model stays in the mode (train or eval) in which it came.
     """
     ids = torch.full_like(source_ids[:, :1], start_id)
     ended = torch.zeros_like(ids, dtype=torch.bool)

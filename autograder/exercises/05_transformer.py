@@ -615,14 +615,17 @@ class GreedyTranslate(Check):
                 places = torch.arange(target_ids.size(1)).clamp_max(self.scores.size(1) - 1)
                 return self.scores[source_ids[:, :1], places] + case.history[target_ids].cumsum(1)
 
-        ids = greedy_translate(Table(), case.source_ids, case.start_id, case.end_id, case.max_length)
+        model = Table()
+        ids = greedy_translate(model, case.source_ids, case.start_id, case.end_id, case.max_length)
         # What was written must not matter where the question is how the model was called.
-        return {"recorded": any(recorded), "calls": len(recorded)} if case.only_calls else {"ids": ids}
+        how = {"recorded": any(recorded), "calls": len(recorded), "training": model.training}
+        return how if case.only_calls else {"ids": ids}
 
     def judge(self, case, got):
         if case.part == "no gradient":
             yield holds(got.calls > 0, "The model was never called.")
             yield holds(not got.recorded, "Gradients are recorded while the model writes.")
+            yield holds(got.training, "The model came in training mode and was left in another.")
             return
 
         def model(source_ids, target_ids):
@@ -633,6 +636,12 @@ class GreedyTranslate(Check):
         yield same(got.ids, right, "what was written")
 
 
+slip(
+    GreedyTranslate,
+    "leaves the model in eval mode",
+    "The model is left in eval mode. Its mode is the caller's choice: do not touch it, or put it back.",
+    {"    with torch.no_grad()": "    model.eval()\n    with torch.no_grad()"},
+)
 slip(
     GreedyTranslate,
     "start not removed",
