@@ -91,9 +91,10 @@ def apply_rope(x: Tensor, positions: Tensor, theta: float = 10000.0) -> Tensor:
 def alibi_bias(num_heads: int, query_length: int, key_length: int) -> Tensor:
     """Lower each score in proportion to the distance, by another slope in each head (Press et al. 2022, section 3).
 
-    bias[h, i, j] = -m_h * |i - j|,  m_h = 2^(-8 (h+1) / H)  for h = 0, ..., H-1
+    bias[h, m, n] = -s_h * |m - n|,  s_h = 2^(-8 (h+1) / H)  for h = 0, ..., H-1
 
-    The queries stand at the end of the keys: the last query has the position of the last key.
+    Here m and n are the positions of query and key. The queries stand at the end of the keys: the last query has the
+    position of the last key.
 
     Args:
         num_heads: H

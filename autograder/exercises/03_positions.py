@@ -403,7 +403,8 @@ class ApplyRope(Check):
         yield Case("batch and heads", inputs(2, 3, 4, 8), rotation)
         yield Case("theta = 500", inputs(2, 5, 8, theta=500.0), rotation)
         yield Case("float32", inputs(2, 5, 4, dtype=torch.float32), rotation)
-        yield Case("half precision", inputs(5, 4, dtype=torch.float16), rotation)
+        far = torch.tensor([0, 1, 5, 12, 3001])  # float16 has no 3001
+        yield Case("half precision", inputs(5, 4, at=far, dtype=torch.float16), rotation)
         yield Case("as many positions as components", inputs(2, 6, 6), rotation, hidden=True)
         for offset in (0, 3, -5):
             at = torch.tensor([[7 + offset, 7], [207 + offset, 207]])
@@ -459,7 +460,15 @@ class ApplyRope(Check):
         right = positions.apply_rope(x, case.positions, 10000.0 if case.theta is None else case.theta)
         yield same_shape(got.y, right)
         if case.x.dtype == torch.float16:
-            return  # how exact the angles are is not asked there
+            # With exact angles three roundings are left, of cosine or sine, product and sum: each at most eps/2 of the pair.
+            x = case.x.double()
+            sizes = x.unflatten(-1, (-1, 2)).norm(dim=-1).repeat_interleave(2, dim=-1)
+            error = (got.y.double() - positions.apply_rope(x, case.positions)).abs()
+            exact = (error <= 2 * torch.finfo(torch.float16).eps * sizes).all()
+            yield holds(
+                exact, "In half precision the result is further off than rounding explains: compute angles in float32."
+            )
+            return
         # Coarsely, so that angles of too few digits are not taken for something else than a rotation.
         kept = torch.allclose(got.y.norm(dim=-1), case.x.norm(dim=-1), rtol=1e-4, atol=1e-4)
         yield holds(kept, "The length of a vector changed: this is no rotation.")
@@ -564,6 +573,13 @@ slip(
     "angles in single precision",
     "The angles are computed in float32 although x is float64. Give the frequencies the dtype of x.",
     {"dtype=torch.promote_types(x.dtype, torch.float32), ": ""},
+)
+slip(
+    ApplyRope,
+    "angles in half precision",
+    "With x in half precision the angles are computed in half precision too, which cannot tell position 3001 from 3000. "
+    "Use float32 for the angles there.",
+    {"torch.promote_types(x.dtype, torch.float32)": "x.dtype"},
 )
 slip(
     ApplyRope,

@@ -122,9 +122,9 @@ def rope_by_repeated_frequencies(x, positions, theta=10000.0):
     if x.shape[-1] & 1:
         raise ValueError("cannot pair the components of an odd width")
     rate = 1.0 / theta ** (torch.arange(0, x.shape[-1], 2, dtype=torch.float64) / x.shape[-1])
-    angle = (positions.unsqueeze(-1) * rate).repeat_interleave(2, dim=-1).to(x.dtype)
+    angle = (positions.unsqueeze(-1) * rate).repeat_interleave(2, dim=-1)
     quarter_turn = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).reshape(x.shape)
-    return x * angle.cos() + quarter_turn * angle.sin()
+    return x * angle.cos().to(x.dtype) + quarter_turn * angle.sin().to(x.dtype)
 
 
 @variant("positions.apply_rope", "pair by pair")
