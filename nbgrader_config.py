@@ -28,4 +28,15 @@ c.Execute.extra_arguments = [
     # What a submission passes is not kept in the grader's own workspace, nor is that used to grade it.
     "--IPKernelApp.exec_lines=import os; os.environ['COURSE_WORKSPACE'] = ''",
 ]
+# Scores come from the record of an examination in a jail, by a judge outside it; nbgrader executes nothing itself.
+c.Autograde.autograde_preprocessors = [
+    "autograder.verdicts.Verdicts",
+    "nbgrader.preprocessors.IgnorePattern",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}
+# A submission that the course has a record of gets the course's feedback page, any other nbgrader's own.
+c.GenerateFeedback.exporter_class = "autograder.nbgrader_feedback.FeedbackExporter"

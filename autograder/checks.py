@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autograder.compare import Finding
+from autograder.forbidden import TABLE
 
 
 class UnknownExerciseError(KeyError):
@@ -93,6 +94,12 @@ class Check:
     sections: ClassVar[dict[str, str]]
     misconceptions: ClassVar[list[Named]]
     variants: ClassVar[list[Named]]
+    claims: ClassVar[tuple[str, ...]] = ()
+    """Parts for which the kernel's word is all there is, such as that an error was raised."""
+    forbidden: ClassVar[tuple[str, ...]] = ()
+    """What stands for the answer, so that using it costs all points: names in `autograder.forbidden.TABLE`."""
+    instead: ClassVar[str] = ""
+    """What to say to a student who used it: what to build the answer from."""
     equivalent: ClassVar[dict[str, str]] = {}
     """Mutants of the reference that no test can tell from it: label -> reason."""
 
@@ -166,6 +173,9 @@ def exercise(
     minutes: int,
     read: str,
     sections: dict[str, str] | None = None,
+    claims: tuple[str, ...] = (),
+    forbidden: tuple[str, ...] = (),
+    instead: str = "",
 ) -> Callable[[type[Check]], type[Check]]:
     """Enter a Check under its exercise's name.
 
@@ -176,11 +186,21 @@ def exercise(
         minutes: what a student should expect to need.
         read: the section that explains it, `chapter#label`.
         sections: part -> label of the section that explains that part, where it is another.
+        claims: parts that show nothing of a result, so that they count only together with another part.
+        forbidden: what stands for the answer, as names in `autograder.forbidden.TABLE`; using it costs all points.
+        instead: what a student who used it should build the answer from; a sentence.
+
+    Raises:
+        ValueError: a forbidden name is not in the table, or nothing says what to use instead.
     """
+    unknown = [use for use in forbidden if use not in TABLE]
+    if unknown or bool(forbidden) != bool(instead):
+        raise ValueError(f"{name}: forbidden {unknown or forbidden} needs an entry in the table and `instead`")
 
     def enter(check: type[Check]) -> type[Check]:
         check.name, check.parts, check.read, check.sections = name, parts, read, sections or {}
         check.difficulty, check.minutes = difficulty, minutes
+        check.claims, check.forbidden, check.instead = claims, forbidden, instead
         check.misconceptions, check.variants = [], []
         _register.checks[name] = check()
         return check

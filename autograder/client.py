@@ -7,7 +7,7 @@ from typing import Any
 from autograder.checks import Check, UnknownExerciseError, find
 from autograder.judge import GRADING_SEED, Part, Result, in_process, judge
 from autograder.render import to_html, to_text
-from autograder.workspace import keep
+from autograder.workspace import cell_sources, keep
 
 
 class Verdict:
@@ -40,11 +40,13 @@ def check(exercise: str, target: Any, *, graded: bool = False) -> Verdict:
         found = find(exercise)
     except UnknownExerciseError as error:
         return Verdict(_refusal(exercise, [], str(error)))
-    misuse = _misuse(found, target)
-    if misuse:
-        return Verdict(_refusal(exercise, _untried(found), misuse))
+    said = misuse(found, "class" if inspect.isclass(target) else "function" if callable(target) else "neither")
+    if said:
+        return Verdict(_refusal(exercise, _untried(found), said))
     try:
-        result = judge(found, in_process(target), graded=graded, seed=_grading_seed())
+        result = judge(
+            found, in_process(target), graded=graded, seed=_grading_seed(), sources=cell_sources(found, target)
+        )
     except KeyboardInterrupt:
         return Verdict(_refusal(exercise, _untried(found), "The check was interrupted before it had an answer."))
     if result.points == result.max_points and not graded and _in_kernel():
@@ -52,11 +54,17 @@ def check(exercise: str, target: Any, *, graded: bool = False) -> Verdict:
     return Verdict(result)
 
 
-def _misuse(found: Check, target: Any) -> str:
+def misuse(found: Check, kind: str) -> str:
+    """What is wrong with handing over a thing of this kind; empty if nothing is.
+
+    Args:
+        found: the exercise's check.
+        kind: "class", "function" or "neither".
+    """
     call = f'check("{found.name}", {found.symbol})'
-    if inspect.isclass(found.reference) and not inspect.isclass(target):
+    if inspect.isclass(found.reference) and kind != "class":
         return f"Hand over the class itself, without making an object of it: {call}."
-    if not callable(target):
+    if kind == "neither":
         return f"Hand over the function itself, without calling it: {call}."
     return ""
 

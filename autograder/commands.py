@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -115,15 +116,33 @@ def sample(chapter: str, students: int | None) -> None:
 @click.command()
 @click.argument("chapter")
 @click.option("--student", default="*", help="Grade this student alone.")
-def grade(chapter: str, student: str) -> None:
-    """Grade the submissions of a chapter with nbgrader, and write feedback for each student."""
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count, help="How many are examined at once; one a core.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The seed of the hidden inputs.")
+@click.option("--again", is_flag=True, help="Examine again what has been examined; points given by hand are kept.")
+@click.option("--unsafe", is_flag=True, help="Without a jail: only for code that you would run yourself.")
+def grade(chapter: str, student: str, jobs: int, seed: int, again: bool, unsafe: bool) -> None:
+    """Grade the submissions of a chapter in a jail, enter them into the gradebook, and write feedback."""
+    from autograder.grading import Options, submissions
     from autograder.grading import grade as run
-    from autograder.grading import submissions
 
-    paths = submissions(chapter, student)
+    folders = submissions(chapter, student)
+    options = Options(seed=seed, jobs=jobs, again=again, unsafe=unsafe)
     with _progress() as progress:
-        task = progress.add_task(f"grading {chapter}", total=len(paths))
-        grades = list(run(chapter, paths, done=lambda: progress.advance(task)))
+        task = progress.add_task(f"grading {chapter}", total=len(folders))
+        grades = list(run(chapter, folders, options, done=lambda: progress.advance(task)))
+    Console(width=max(150, Console().width)).print(_grade_table(chapter, sorted(grades, key=lambda one: one.student)))
+    if any(one.waiting for one in grades):
+        click.echo("* An answer awaits grading by hand: open formgrader in JupyterLab (Nbgrader menu).")
+    flagged = sum(one.flags > 0 for one in grades)
+    if flagged:
+        click.echo(f"! {flagged} of the submissions hold something to look at: see `course report {chapter}`.")
+    faults = [one for one in grades if one.fault]
+    for one in faults:
+        click.echo(f"{one.student}: not graded: {one.fault}", err=True)
+    sys.exit(1 if faults else 0)
+
+
+def _grade_table(chapter: str, grades: list["Grade"]) -> Table:  # type: ignore[name-defined]  # noqa: F821
     cells = list(dict.fromkeys(cell for one in grades for cell in one.cells))
     table = Table(title=f"{chapter}: {len(grades)} submissions")
     table.add_column("student", no_wrap=True)
@@ -133,12 +152,71 @@ def grade(chapter: str, student: str) -> None:
     table.add_column("score", justify="right", no_wrap=True)
     for one in grades:
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
-        score = "not graded" if one.fault else f"{one.score:g} of {one.max_score:g}{' *' * one.waiting}"
-        table.add_row(one.student, *points, score)
+        marks = " *" * one.waiting + " !" * (one.flags > 0)
+        table.add_row(
+            one.student, *points, f"{'not graded' if one.fault else f'{one.score:g} of {one.max_score:g}'}{marks}"
+        )
+    return table
+
+
+@click.command()
+def doctor() -> None:
+    """Try each layer that keeps submissions from the rest of this machine, and say what is missing."""
+    from autograder.jail import probe
+
+    found = probe()
+    table = Table(title="What keeps a submission in its place")
+    for column in ("layer", "a submission", "here"):
+        table.add_column(column, no_wrap=column == "layer")
+    for status in found:
+        needed = "MISSING" if status.layer.mandatory else "not here (optional)"
+        table.add_row(status.layer.name, status.layer.keeps, "yes" if status.present else f"{needed}: {status.why}")
     Console(width=max(150, Console().width)).print(table)
-    if any(one.waiting for one in grades):
-        click.echo("* An answer awaits grading by hand: open formgrader in JupyterLab (Nbgrader menu).")
-    faults = [one for one in grades if one.fault]
-    for one in faults:
-        click.echo(f"{one.student}: not graded: {one.fault}", err=True)
-    sys.exit(1 if faults else 0)
+    missing = [status.layer.name for status in found if status.layer.mandatory and not status.present]
+    if missing:
+        click.echo(f"Submissions cannot be isolated here: {', '.join(missing)} missing. Nothing was changed.", err=True)
+    sys.exit(1 if missing else 0)
+
+
+@click.command()
+@click.argument("chapter")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="The folder to write to; grading/reports if not."
+)
+@click.option(
+    "--sort", type=click.Choice(["name", "points"]), default="name", show_default=True, help="Sort students so."
+)
+@click.option(
+    "--anonymous", is_flag=True, help="Pseudonyms for names, and nothing that is for you alone: to show in class."
+)
+def report(chapter: str, output: Path | None, sort: str, anonymous: bool) -> None:
+    """Say how a class did in a chapter: a page with plots, and a table for a spreadsheet."""
+    from autograder import manual, report_files
+    from autograder.report import gather, records, similar_pairs
+
+    found, unreadable = records(chapter)
+    outcome = gather(
+        found,
+        manual.of_class(chapter),
+        pairs=None if anonymous else similar_pairs(found),
+        unreadable=unreadable,
+        pseudonym=report_files.pseudonyms() if anonymous else None,
+        by_points=sort == "points",
+    )
+    page, table = report_files.write(outcome, output or report_files.folder())
+    shown = Table(
+        title=f"{chapter}: {len(outcome.rows)} submissions, median {outcome.median:g} of {outcome.max_points:g}"
+    )
+    shown.add_column("exercise", no_wrap=True)
+    for column in ("all points", "some", "none"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("commonest mistake")
+    common = {mistake.exercise: mistake for mistake in reversed(outcome.mistakes)}
+    for one in outcome.success:
+        mistake = common.get(one.exercise)
+        words = f"{mistake.name} ({len(mistake.students)})" if mistake else ""
+        shown.add_row(one.exercise, str(one.full), str(one.some), str(one.none), words)
+    Console(width=max(100, Console().width)).print(shown)
+    click.echo(f"The report: {page}\nThe table:  {table}")
+    if unreadable:
+        click.echo(f"Left out, because they cannot be read: {', '.join(unreadable)}. Grade them again.", err=True)

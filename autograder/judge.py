@@ -1,6 +1,6 @@
 """The trusted side of a check: prepares the cases, reads the replies, and reaches a verdict."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from types import SimpleNamespace
@@ -10,11 +10,13 @@ import torch
 
 from autograder.checks import Case, Check, Named, Rng
 from autograder.compare import Finding, close
-from autograder.probe import run_probe
-from autograder.wire import decode, encode
+from autograder.probe import ENDING, MAX_MESSAGE, run_probe
+from autograder.replies import read_reply
+from autograder.source import in_source
+from autograder.wire import encode
 
-Run = Callable[[str, list[bytes]], list[bytes]]
-"""The seam: takes a probe's source and the cases as messages, returns the replies as messages."""
+Run = Callable[[str, list[bytes]], Iterable[bytes]]
+"""The seam: takes a probe's source and the cases as messages, gives the replies as messages, in the same order."""
 
 VISIBLE_SEED = 0
 GRADING_SEED = 1
@@ -73,12 +75,26 @@ class Trial:
     finding: Finding
 
 
-def in_process(target: Any) -> Run:
-    """Run probes in this very process, on this function or class."""
-    return partial(_run_here, target)
+def in_process(target: Any, *, watch: bool = True) -> Run:
+    """Run probes in this very process, on this function or class.
+
+    Args:
+        target: the function or class.
+        watch: see what it calls; our own solutions need no watching, and go faster without.
+    """
+    return partial(_run_here, target, watch)
 
 
-def judge(check: Check, run: Run, *, graded: bool = False, seed: int = GRADING_SEED, explain: bool = True) -> Result:
+def judge(
+    check: Check,
+    run: Run,
+    *,
+    graded: bool = False,
+    seed: int = GRADING_SEED,
+    explain: bool = True,
+    trusted: bool = True,
+    sources: Sequence[str] = (),
+) -> Result:
     """Try a student's solution of one exercise.
 
     Args:
@@ -87,11 +103,13 @@ def judge(check: Check, run: Run, *, graded: bool = False, seed: int = GRADING_S
         graded: also try the hidden cases, and every case once more with inputs from `seed`.
         seed: where the inputs of a graded check come from; recorded in the result.
         explain: look for the misconception behind a failure; without it only the points are worked out.
+        trusted: whether the replies come from our own probe. Of others, one on which the check itself fails is wrong.
+        sources: the student's code, cell by cell, up to this check; read for what stands for the answer.
     """
     cases = [case for case in _prepare(check, VISIBLE_SEED) if graded or not case.hidden]
     if graded:
         cases += _prepare(check, seed)
-    trials = list(_try(check, run, cases))
+    trials = list(_try(check, run, cases, trusted))
     result = Result(
         exercise=check.name,
         parts=[Part(name, points, _status(name, cases, trials)) for name, points in check.parts.items()],
@@ -99,8 +117,11 @@ def judge(check: Check, run: Run, *, graded: bool = False, seed: int = GRADING_S
         seed=seed if graded else VISIBLE_SEED,
         cases=len(trials),
     )
+    _require_a_result(check, result)
     failed = [trial for trial in trials if not trial.finding.ok]
-    if failed and explain:
+    if use := _forbidden_use(check, trials, sources):
+        _refuse(check, use, result)
+    elif failed and explain:
         _explain(check, trials, failed, result)
     printed = sum(trial.reply["printed"] for trial in trials)
     if printed:
@@ -126,20 +147,63 @@ def passes(check: Check, run: Run, *, seed: int = GRADING_SEED) -> bool:
     return True
 
 
-def _run_here(target: Any, source: str, cases: list[bytes]) -> list[bytes]:
-    return run_probe(source, target, cases)
+def _run_here(target: Any, watch: bool, source: str, cases: list[bytes]) -> list[bytes]:
+    return run_probe(source, target, cases, watch=watch)
+
+
+def _forbidden_use(check: Check, trials: list[Trial], sources: Sequence[str]) -> tuple[str, str] | None:
+    """What was used that stands for the answer, and the line that did; None if nothing was."""
+    seen: dict[str, str] = {}
+    for trial in trials:
+        used = trial.reply.get("used")
+        seen |= used if isinstance(used, dict) else {}
+    for name in check.forbidden:
+        if name in seen:
+            return name, str(seen[name])[:MAX_MESSAGE]
+    found = in_source(sources, check.symbol, check.forbidden) if check.forbidden else []
+    return (found[0].name, found[0].text[:MAX_MESSAGE]) if found else None
+
+
+def _require_a_result(check: Check, result: Result) -> None:
+    """Let parts that anybody can claim count only where something is right that only a solution gives."""
+    if any(part.status == "ok" and part.name not in check.claims for part in result.parts):
+        return
+    for part in result.parts:
+        if part.status == "ok":
+            part.status = "no"
+            result.notes.append(f"The part “{part.name}” counts only together with another part.")
+
+
+def _refuse(check: Check, use: tuple[str, str], result: Result) -> None:
+    """Take all points: the parts are right only because somebody else wrote them."""
+    name, line = use
+    for part in result.parts:
+        part.status = "no"
+    result.diagnoses = [f"uses {name}"]
+    where = f", at your line `{line}`" if line else ""
+    result.messages = [
+        f"Your `{check.symbol}` uses `{name}`, which is what this exercise asks you to write{where}. {check.instead}"
+    ]
 
 
 def _prepare(check: Check, seed: int) -> list[Case]:
     return list(check.prepare(Rng(seed)))
 
 
-def _try(check: Check, run: Run, cases: list[Case]) -> Iterator[Trial]:
+def _try(check: Check, run: Run, cases: list[Case], trusted: bool = True) -> Iterator[Trial]:
     replies = run(check.probe_source, [encode(case.inputs, strict=True) for case in cases])
     # Fewer replies than cases: the probe stopped where going on would only have made the student wait.
     for case, message in zip(cases, replies, strict=False):
-        reply = decode(message)
-        yield Trial(case, reply, _first_fault(check, case, reply))
+        reply = read_reply(message)
+        try:
+            finding = _first_fault(check, case, reply)
+        except Exception:
+            if trusted:
+                raise  # a fault of the check
+            finding = Finding(False, f"What `{check.symbol}` gave back could not be read as a result.")
+        yield Trial(case, reply, finding)
+        if reply.get("error", {}).get("kind") in ENDING:
+            break  # the other cases would only end the same way
 
 
 def _first_fault(check: Check, case: Case, reply: dict[str, Any]) -> Finding:
@@ -191,13 +255,15 @@ def _explain(check: Check, trials: list[Trial], failed: list[Trial], result: Res
     said = [misconception.message for misconception, _ in explained]
     accounted = [trial for _, matches in explained for trial in matches]
     rest = [trial for trial in failed if trial not in accounted]
-    trial = rest[0] if rest else failed[0]
+    # One that the notebook's own check tries, if there is one: the student can look at it again.
+    trial = min(rest or failed, key=lambda trial: trial.case.hidden)
     label = explained[0][0].read if explained else check.sections.get(trial.case.part, "")
     if label:
         result.read = f"{check.chapter}#{label}"
     fault = trial.finding.message
     if trial.reply.get("error", {}).get("kind") != "stub":
-        fault = f"Tried: {trial.case.title}, with {describe(trial.case.inputs)}. {fault}"
+        title = "a case that only grading tries" if trial.case.hidden else trial.case.title
+        fault = f"Tried: {title}, with {describe(trial.case.inputs)}. {fault}"
     result.messages = [*said, fault]
 
 
@@ -230,8 +296,8 @@ def _matches(check: Check, solution: Named, trials: list[Trial]) -> list[Trial]:
 @lru_cache(maxsize=16384)
 def _outcome(check: Check, solution: Named, case: bytes) -> dict[str, Any]:
     """What a solution of ours does with a case; remembered, because a check is run again and again."""
-    reply: dict[str, Any] = decode(in_process(solution.target)(check.probe_source, [case])[0])
-    return reply
+    (message,) = in_process(solution.target, watch=False)(check.probe_source, [case])
+    return read_reply(message)
 
 
 def _alike(reply: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """nbgrader on this course's folders, with its failures turned into sentences."""
 
+import os
 import re
 import sqlite3
 import warnings
@@ -55,6 +56,8 @@ def require_free_gradebook() -> None:
     if url.get_backend_name() != "sqlite" or not url.database or not Path(url.database).exists():
         return
     try:
+        if not os.access(url.database, os.W_OK):  # SQLite would say so only at the first change
+            raise sqlite3.OperationalError("it is read-only")
         connection = sqlite3.connect(url.database, timeout=LOCK_SECONDS)
         try:
             connection.execute("BEGIN IMMEDIATE")

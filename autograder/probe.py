@@ -25,11 +25,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autograder.forbidden import watching
 from autograder.wire import WireError, decode, encode
 from solutions.config import TransformerConfig
 
 SECONDS_PER_CASE = 10.0
 """How long one case may take before it counts as a loop without end; the cases of every check take milliseconds."""
+
+ENDING = ("time", "stub")
+"""The kinds of error after which no further case is tried."""
 
 _COURSE = Path(__file__).resolve().parents[1]
 _NOT_THE_STUDENTS = (
@@ -48,7 +52,9 @@ class MisfitError(Exception):
     """The student's object cannot be used as the exercise says; the message is for the student."""
 
 
-def run_probe(source: str, target: Any, cases: list[bytes], seconds: float = SECONDS_PER_CASE) -> list[bytes]:
+def run_probe(
+    source: str, target: Any, cases: list[bytes], seconds: float = SECONDS_PER_CASE, watch: bool = True
+) -> list[bytes]:
     """Probe the student's function or class with every case.
 
     Args:
@@ -56,17 +62,19 @@ def run_probe(source: str, target: Any, cases: list[bytes], seconds: float = SEC
         target: what the student handed to the check.
         cases: one message a case, each a dict of inputs as `wire.encode` wrote it.
         seconds: the time that one case may take.
+        watch: see what the code calls that may stand for the answer.
 
     Returns:
-        One message a case: a dict with `value` or `error`, `changed` (names of inputs that were modified in place) and
-        `printed` (number of lines). Fewer than there are cases where the first answer settles the others.
+        One message a case: a dict with `value` or `error`, `changed` (names of inputs that were modified in place),
+        `printed` (number of lines) and `used` (what was called of `forbidden.TABLE`: name -> the line that did). Fewer
+        than there are cases where the first answer settles the others.
     """
     probe = compile_probe(source)
     replies: list[bytes] = []
     for message in cases:
-        reply = _probe_case(probe, target, decode(message), seconds)
+        reply = _probe_case(probe, target, decode(message), seconds, watch)
         replies.append(_encode(reply))
-        if reply.get("error", {}).get("kind") in ("time", "stub"):
+        if reply.get("error", {}).get("kind") in ENDING:
             break  # the other cases would only end the same way, and the student waits
     return replies
 
@@ -167,12 +175,21 @@ def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None
     return dict(zip(wanted, found, strict=True))
 
 
-def _probe_case(probe: Callable[..., Any], target: Any, case: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _probe_case(
+    probe: Callable[..., Any], target: Any, case: dict[str, Any], seconds: float, watch: bool
+) -> dict[str, Any]:
     before = {name: value.clone() for name, value in case.items() if isinstance(value, Tensor)}
     printed = _Printed()
+    used: dict[str, str] = {}
     reply: dict[str, Any]
     try:
-        with _quiet(printed), _without_traces(), _time_limit(seconds):
+        # The time limit comes last: an alarm that rang while the watch is being set up would leave it half done.
+        with (
+            _quiet(printed),
+            _without_traces(),
+            watching(used) if watch else contextlib.nullcontext(),
+            _time_limit(seconds),
+        ):
             value = probe(target, SimpleNamespace(**case))
         reply = {"value": value}
     except OutOfTime:
@@ -187,6 +204,7 @@ def _probe_case(probe: Callable[..., Any], target: Any, case: dict[str, Any], se
         reply = {"error": _describe(error)}
     reply["changed"] = [name for name, old in before.items() if not _unchanged(old, case[name])]
     reply["printed"] = printed.lines
+    reply["used"] = used
     return reply
 
 

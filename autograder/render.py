@@ -1,6 +1,7 @@
 """The one place that turns a result into words on a page or in a terminal."""
 
 import re
+from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -11,12 +12,12 @@ from course.chapters import section_title
 
 def to_html(result: Result) -> str:
     """The result as an HTML fragment: points, parts, message, where to read again. Everything is escaped."""
-    return _template("result.html.j2").render(**_view(result))
+    return template("result.html.j2").render(**_view(result))
 
 
 def to_text(result: Result) -> str:
     """The same as plain text."""
-    return _template("result.txt.j2").render(**_view(result))
+    return template("result.txt.j2").render(**_view(result))
 
 
 def _view(result: Result) -> dict[str, object]:
@@ -30,7 +31,9 @@ def _view(result: Result) -> dict[str, object]:
     }
 
 
-def _template(name: str) -> Template:
+@cache
+def template(name: str) -> Template:
+    """A template of this package; one that makes HTML escapes all that it is given."""
     loader = PackageLoader("autograder", "templates")
     environment = Environment(
         loader=loader,

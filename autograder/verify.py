@@ -11,6 +11,7 @@ import torch
 
 from autograder.checks import Check, find
 from autograder.judge import Result, in_process, judge, passes
+from autograder.library_calls import library_calls
 from autograder.mutants import mutants
 
 SEEDS = (1, 2, 3)
@@ -30,6 +31,7 @@ class Report:
     points: int
     variants: int
     misconceptions: int
+    library_calls: int = 0
     mutants: int = 0
     killed: int = 0
     equivalent: int = 0
@@ -59,7 +61,7 @@ def verify(check: Check, tick: Callable[[], None] = lambda: None) -> Report:
     report = Report(check.name, check.points, len(check.variants), len(check.misconceptions))
     if len(check.variants) < MINIMUM_VARIANTS:
         report.incomplete.append(f"{len(check.variants)} variants; at least {MINIMUM_VARIANTS} are needed")
-    for step in (_correct_ones, _stub, _misconceptions, _mutants):
+    for step in (_correct_ones, _stub, _misconceptions, _library_calls, _mutants):
         for _ in step(check, report):
             tick()
     return report
@@ -67,7 +69,8 @@ def verify(check: Check, tick: Callable[[], None] = lambda: None) -> Report:
 
 def size(check: Check) -> int:
     """How many solutions `verify` will try, counting a mutant as one."""
-    return 1 + len(check.variants) + 1 + len(check.misconceptions) + sum(1 for _ in mutants(check.reference))
+    given = len(check.variants) + len(check.misconceptions) + len(library_calls(check))
+    return 1 + given + 1 + sum(1 for _ in mutants(check.reference))
 
 
 def verify_all(names: list[str], processes: int, done: Callable[[int], None] = lambda tried: None) -> list[Report]:
@@ -107,15 +110,16 @@ def record(reports: list[Report]) -> None:
 
 
 COLUMNS = (
-    "exercise", "points", "variants", "misconceptions", "mutants", "equivalent", "kill rate", "false accepts",
-    "false rejects", "misdiagnosed",
+    "exercise", "points", "variants", "misconceptions", "library calls", "mutants", "equivalent", "kill rate",
+    "false accepts", "false rejects", "misdiagnosed",
 )  # fmt: skip
 
 
 def rows(reports: list[Report]) -> Iterator[tuple[str, ...]]:
     """The verification as a table, a row an exercise and one for the sum, in the order of COLUMNS."""
     for report in [*reports, _total(reports)]:
-        counts = (report.points, report.variants, report.misconceptions, report.mutants, report.equivalent)
+        given = (report.points, report.variants, report.misconceptions, report.library_calls)
+        counts = (*given, report.mutants, report.equivalent)
         faults = (len(report.false_accepts), len(report.false_rejects), len(report.misdiagnosed))
         yield (report.exercise, *map(str, counts), f"{report.kill_rate:.0%}", *map(str, faults))
 
@@ -130,7 +134,8 @@ def _total(reports: list[Report]) -> Report:
 
 
 def _graded(check: Check, target: object, seed: int = SEEDS[0]) -> Result:
-    return judge(check, in_process(target), graded=True, seed=seed)
+    # What a solution calls does not depend on the seed, and watching it takes time.
+    return judge(check, in_process(target, watch=seed == SEEDS[0]), graded=True, seed=seed)
 
 
 def _correct_ones(check: Check, report: Report) -> Iterator[None]:
@@ -158,7 +163,7 @@ def _stub(check: Check, report: Report) -> Iterator[None]:
 def _misconceptions(check: Check, report: Report) -> Iterator[None]:
     for misconception in check.misconceptions:
         for graded in (True, False):
-            result = judge(check, in_process(misconception.target), graded=graded)
+            result = judge(check, in_process(misconception.target, watch=False), graded=graded)
             seen = "graded" if graded else "visible"
             if result.points == result.max_points:
                 report.false_accepts.append(f"{check.name}: {misconception.name!r} earns all points ({seen})")
@@ -169,11 +174,26 @@ def _misconceptions(check: Check, report: Report) -> Iterator[None]:
         yield
 
 
+def _library_calls(check: Check, report: Report) -> Iterator[None]:
+    for call in library_calls(check):
+        report.library_calls += 1
+        run, blind = in_process(call.target), in_process(call.target, watch=False)
+        ways = {"graded": judge(check, run, graded=True, sources=[call.source])}
+        if passes(check, blind):  # what computes the answer must be seen by each of the two looks alone
+            ways |= {"run time": judge(check, run), "source": judge(check, blind, sources=[call.source])}
+        for seen, result in ways.items():
+            if result.points:
+                report.false_accepts.append(f"{check.name}: {call.name!r} earns {result.points} points ({seen})")
+            elif result.diagnoses != [call.message]:
+                report.misdiagnosed.append(f"{check.name}: {call.name!r} is taken for {result.diagnoses} ({seen})")
+        yield
+
+
 def _mutants(check: Check, report: Report) -> Iterator[None]:
     unused = set(check.equivalent)
     for mutant in mutants(check.reference):
         report.mutants += 1
-        caught = not passes(check, in_process(mutant.target))
+        caught = not passes(check, in_process(mutant.target, watch=False))
         if mutant.label in check.equivalent:
             unused.discard(mutant.label)
             report.equivalent += 1

@@ -19,6 +19,7 @@ from typing import Any
 
 from autograder.checks import Check, find, register
 from autograder.judge import in_process, judge
+from autograder.syntax import text_of
 from course.files import write_whole
 from course.workspace import PACKAGE, folder, importable, module
 
@@ -121,14 +122,24 @@ def definition(check: Check, target: Any) -> str:
     tree.body = [statement for statement in tree.body if isinstance(statement, wanted)]
     if check.symbol not in _defined(tree):
         raise NotKeptError(f"its cell does not define `{check.symbol}`.")
-    segments = [ast.get_source_segment("".join(lines), statement, padded=True) for statement in tree.body]
-    source = "\n\n\n".join(segment for segment in segments if segment)
+    source = "\n\n\n".join(text_of("".join(lines), statement) for statement in tree.body)
     missing = sorted(_free(source) - STANDARD.keys() - _names_of(_module_of(check)) - _symbols())
     if missing:
         raise NotKeptError(
             f"it uses `{missing[0]}`, which is defined in another cell. Define that in the cell of `{check.symbol}`."
         )
     return source
+
+
+def cell_sources(check: Check, target: Any) -> list[str]:
+    """The cell that defines a solution, as the judge reads it; nothing where it cannot be found."""
+    try:
+        lines = linecache.getlines(_code(target).co_filename)
+    except (NotKeptError, TypeError):  # a class without methods, or no code of Python at all
+        return []
+    name = getattr(target, "__name__", "")
+    other = name.isidentifier() and name != check.symbol
+    return ["".join(lines), f"{check.symbol} = {name}"] if other else ["".join(lines)]
 
 
 def _symbols() -> set[str]:
@@ -147,7 +158,7 @@ def require_pass(check: Check, place: Path) -> None:
             target = getattr(importlib.import_module(f"{PACKAGE}.{_module_of(check)}"), check.symbol)
         except Exception as error:
             raise NotKeptError(f"as a module of its own it fails: {type(error).__name__}: {error}") from error
-        result = judge(check, in_process(target))
+        result = judge(check, in_process(target, watch=False))  # it has just been watched
     if result.points < result.max_points:
         raise NotKeptError(f"as a module of its own it fails its check: {result.messages[0]}")
 
@@ -204,7 +215,7 @@ def _split(source: str, modules: list[str]) -> tuple[list[str], list[tuple[str, 
     """The imports of a module of `solutions`, turned to `workspace`, and its other statements by name."""
     imports, rest = [], []
     for statement in ast.parse(source).body:
-        text = ast.get_source_segment(source, statement, padded=True) or ""
+        text = text_of(source, statement)
         if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("solutions."):
             origin = (statement.module or "").removeprefix("solutions.")
             if origin in modules:
@@ -236,6 +247,7 @@ def _names_of(name: str) -> set[str]:
 
 
 def _code(target: Any) -> CodeType:
+    target = inspect.unwrap(target)  # what a decorator makes has the decorator's code
     functions = [target] if inspect.isfunction(target) else [f for f in vars(target).values() if inspect.isfunction(f)]
     if not functions:
         raise NotKeptError("it has no code of its own.")

@@ -44,6 +44,14 @@ def section_title(chapter: str, label: str) -> str:
     return plain(found[1]) if found else label
 
 
+@cache
+def title(chapter: str) -> str:
+    """The chapter's own heading, without its markup; its name where the book's sources are not at hand."""
+    path = root() / "book" / "chapters" / f"{chapter}.md"
+    found = re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) if path.exists() else None
+    return plain(found[1]) if found else chapter
+
+
 def plain(heading: str) -> str:
     """A heading in plain characters: the few formulas that headings hold, written out."""
     text = re.sub(r"\\sqrt\{?([A-Za-z](?:_\w)?)\}?", r"√\1", heading)

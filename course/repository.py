@@ -76,3 +76,19 @@ def colab_url(repo: Repository | None, pagename: str) -> str | None:
         return None
     name = chapter[1]
     return f"{COLAB}/{repo.owner}/{repo.name}/blob/{PUBLISHED_BRANCH}/notebooks/{name}/{name}.ipynb"
+
+
+def page_url(repo: Repository | None, chapter: str, label: str = "") -> str | None:
+    """Say where a chapter's page, or a section of it, is published; None where that is not known.
+
+    Args:
+        repo: where the course is published; on GitHub, its book is on GitHub Pages.
+        chapter: the chapter, such as `01_attention`.
+        label: the section's label, such as `why-scale`.
+    """
+    if repo is None or not repo.on_github:
+        return None
+    site = f"https://{repo.owner.lower()}.github.io"
+    folder = "" if repo.name.lower() == site.removeprefix("https://") else f"/{repo.name}"
+    anchor = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")  # as docutils makes an id from a label
+    return f"{site}{folder}/book/chapters/{chapter}.html{'#' * bool(anchor)}{anchor}"

@@ -13,7 +13,7 @@ import click.testing
 import pytest
 
 from autograder.checks import of_chapter, register
-from course.chapters import section_title
+from course.chapters import section_title, title
 from course.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -100,9 +100,11 @@ def course_in(folder: Path) -> Iterator[Path]:
         patch.setenv("COURSE_ROOT", str(folder))
         patch.delenv("COURSE_REPOSITORY_URL", raising=False)
         patch.delenv("COURSE_GRADING_SEED", raising=False)
-        section_title.cache_clear()
+        for remembered in (section_title, title):
+            remembered.cache_clear()
         yield folder
-        section_title.cache_clear()
+        for remembered in (section_title, title):
+            remembered.cache_clear()
 
 
 def run_course(*arguments: str) -> click.testing.Result:

@@ -107,22 +107,23 @@ def scores(classes: dict[str, Path], student: str) -> dict[str, float]:
         }
 
 
-def namespace(folder: Path, student: Student) -> dict[str, Any]:
-    """What a kernel knows after it has run a student's cells."""
+def alone(folder: Path, student: Student, check: Check) -> Any:
+    """A student's solution of one exercise, on the references of all others: what follow-through judges."""
     known: dict[str, Any] = {"__name__": "student"}
-    notebook = solve(nbformat.read(folder / NOTEBOOK, as_version=4), student)
     exec(IMPORTS, known)
+    for other in of_chapter(CHAPTER):
+        exec(reference_source(other), known)
+    notebook = solve(nbformat.read(folder / NOTEBOOK, as_version=4), student)
     for cell in notebook.cells:
-        if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("solution"):
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == check.name.replace(".", "-"):
             exec(cell.source, known)
-    return known
+    return known[check.symbol]
 
 
 def verdicts(folder: Path, student: Student) -> dict[str, float]:
-    """The points that the judge gives the same solutions."""
-    known = namespace(folder, student)
+    """The points that the judge gives the same solutions, each by itself."""
     return {
-        check.name: judge(check, in_process(known[check.symbol]), graded=True, explain=False).points
+        check.name: judge(check, in_process(alone(folder, student, check)), graded=True, explain=False).points
         for check in of_chapter(CHAPTER)
     }
 
@@ -187,7 +188,8 @@ class TestPoints:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             alone = judge(check, in_process(check.misconceptions[0].target), graded=True).points
-        assert scores(classes, name)[check.name] == alone < check.points
+        assert scores(classes, name) == FULL | {check.name: alone}
+        assert alone < check.points
 
 
 class TestFeedback:
@@ -195,7 +197,7 @@ class TestFeedback:
     def test_a_slip_is_told_its_own_diagnosis(self, classes: dict[str, Path], name: str, check: Check) -> None:
         words = squeeze(feedback(classes, name))
         assert squeeze(check.misconceptions[0].message.replace("`", "")) in words
-        assert f"{check.name}: " in words
+        assert check.symbol in words
         others = [wrong.message for wrong in check.misconceptions[1:]]
         assert not [message for message in others if squeeze(message.replace("`", "")) in words]
 
@@ -220,7 +222,7 @@ class TestFeedback:
         assert not re.search(r"(?<!torch\.)tensor\(|Traceback|autograder/|<probe>|SOLUTION|site-packages", words)
         for check in of_chapter(CHAPTER):
             for case in check.prepare(Rng(0)):
-                assert not case.hidden or f"Tried: {case.title} (" not in words
+                assert not case.hidden or f"Tried: {case.title}," not in words
         for question in REFLECTIONS.values():
             assert not [line for line in question.rubric.splitlines() if line and line in words]
 
@@ -228,7 +230,7 @@ class TestFeedback:
     def test_the_points_on_the_page_are_those_of_the_gradebook(self, classes: dict[str, Path], name: str) -> None:
         words = squeeze(feedback(classes, name))
         for exercise, points in scores(classes, name).items():
-            assert f"{exercise}: {points:g} of {FULL[exercise]} points" in words
+            assert f"{exercise}{points:g} of {FULL[exercise]} points" in words
 
 
 class TestStockNbgrader:

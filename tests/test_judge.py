@@ -19,7 +19,7 @@ from autograder.checks import Case, Check, Finding, Rng, find, register
 from autograder.compare import close, same
 from autograder.judge import Result, in_process, judge
 from autograder.probe import run_probe
-from autograder.wire import Foreign, decode
+from autograder.wire import Foreign, decode, encode
 from solutions import attention
 
 CHECKS = list(register().checks.values())
@@ -186,6 +186,13 @@ class TestWhateverComesBack:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestPoints:
+    @pytest.mark.parametrize("value", [{}, {"error": "ValueError"}, {"error": "NotImplementedError"}, {"y": None}])
+    def test_the_same_claim_for_every_case_earns_nothing(self, name: str, value: dict[str, Any]) -> None:
+        """What a forged client could say without a solution."""
+        message = encode({"value": value, "changed": [], "printed": 0, "used": {}})
+        run = lambda source, cases: [message] * len(cases)  # noqa: E731
+        assert judge(find(name), run, graded=True, explain=False, trusted=False).points == 0
+
     def test_the_reference_earns_all(self, name: str) -> None:
         for graded in (False, True):
             result = check(name, find(name).reference, graded=graded).result

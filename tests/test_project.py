@@ -67,7 +67,7 @@ class TestImportsPointOneWay:
     def test_autograder_does_not_know_its_tests(self, path: Path) -> None:
         assert not packages(path) & {"tests", "benchmarks"}
 
-    @pytest.mark.parametrize("name", ["probe", "wire"])
+    @pytest.mark.parametrize("name", ["jailed", "pending", "forbidden", "probe", "wire"])
     def test_what_runs_beside_the_student_knows_no_answer(self, name: str) -> None:
         own = {
             one
@@ -75,7 +75,14 @@ class TestImportsPointOneWay:
             if one.startswith(("autograder", "solutions", "course"))
         }
         # A config is a list of choices; how they are carried out stands elsewhere.
-        assert {".".join(one.split(".")[:2]) for one in own} <= {"autograder.wire", "solutions.config"}
+        allowed = {
+            "autograder.wire",
+            "autograder.forbidden",
+            "autograder.pending",
+            "autograder.probe",
+            "solutions.config",
+        }
+        assert {".".join(one.split(".")[:2]) for one in own} <= allowed
         assert packages(ROOT / "solutions" / "config.py") <= set(sys.stdlib_module_names)
 
     def test_to_import_the_probe_is_to_import_no_answer(self) -> None:
@@ -93,7 +100,8 @@ class TestImportsPointOneWay:
             [sys.executable, "-c", lines, str(ROOT / "autograder")], capture_output=True, text=True, check=True
         )
         assert set(ast.literal_eval(done.stdout)) == {
-            "autograder", "autograder.wire", "autograder.probe", "solutions", "solutions.config",
+            "autograder", "autograder.forbidden", "autograder.wire", "autograder.probe",
+            "solutions", "solutions.config",
         }  # fmt: skip
 
     def test_every_chapter_of_exercises_has_its_variants(self) -> None:

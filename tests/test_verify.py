@@ -40,7 +40,7 @@ class TestEveryCheck:
     def test_the_record_names_them_all_in_order(self) -> None:
         recorded = json.loads(RECORD.read_text("utf-8"))["rows"]
         assert [row[0] for row in recorded] == [*register().checks, "all"]
-        for column, name in enumerate(COLUMNS[1:6], start=1):
+        for column, name in enumerate(COLUMNS[1:7], start=1):
             assert int(recorded[-1][column]) == sum(int(row[column]) for row in recorded[:-1]), name
 
     def test_several_at_once_give_the_same_reports(self) -> None:
@@ -247,12 +247,12 @@ class TestSlips:
 
 class TestTable:
     def test_sums_up_in_the_order_of_its_columns(self) -> None:
-        one = Report("a", 2, 3, 4, mutants=10, killed=8, equivalent=1, false_accepts=["x"])
+        one = Report("a", 2, 3, 4, 6, mutants=10, killed=8, equivalent=1, false_accepts=["x"])
         two = Report("b", 1, 3, 5, mutants=5, killed=5, false_rejects=["y", "z"], misdiagnosed=["w"])
         table = list(rows([one, two]))
         assert all(len(row) == len(COLUMNS) for row in table)
-        assert table[0] == ("a", "2", "3", "4", "10", "1", "89%", "1", "0", "0")
-        assert table[2] == ("all", "3", "6", "9", "15", "1", "93%", "1", "2", "1")
+        assert table[0] == ("a", "2", "3", "4", "6", "10", "1", "89%", "1", "0", "0")
+        assert table[2] == ("all", "3", "6", "9", "6", "15", "1", "93%", "1", "2", "1")
 
     def test_a_report_without_mutants_claims_no_kills(self) -> None:
         assert Report("a", 1, 3, 1).kill_rate == 0

@@ -112,6 +112,12 @@ class TestKeep:
         assert "not kept" not in text
         assert torch.equal(module("attention").softmax(torch.zeros(2)), torch.tensor([0.5, 0.5]))
 
+    def test_keeps_a_decorator(self, place: Path, notebook: dict[str, Any]) -> None:
+        right = reference_source(find("transformer.greedy_translate")).replace("with torch.no_grad():", "if True:")
+        message = kept(notebook, "transformer.greedy_translate", f"@torch.no_grad()\n{right}")
+        assert message == "Kept in workspace/transformer.py; later chapters use it."
+        assert "@torch.no_grad()\ndef greedy_translate" in (place / "transformer.py").read_text("utf-8")
+
     def test_says_which_name_of_another_cell_it_needs(self, place: Path, notebook: dict[str, Any]) -> None:
         run(notebook, "def peak(x, dim):\n    return x.amax(dim, keepdim=True)\n")
         said = kept(notebook, "attention.softmax", SOFTMAX.replace("x.amax(dim, keepdim=True)", "peak(x, dim)"))

@@ -11,7 +11,15 @@ from autograder.probe import gradients, load_weights
 from solutions import attention
 
 
-@exercise("attention.softmax", parts={"values": 1, "stable": 1}, difficulty=1, minutes=10, read="01_attention#softmax")
+@exercise(
+    "attention.softmax",
+    parts={"values": 1, "stable": 1},
+    difficulty=1,
+    minutes=10,
+    read="01_attention#softmax",
+    forbidden=("torch.softmax", "torch.log_softmax"),
+    instead="Build it from an exponential, a maximum and a sum.",
+)
 class Softmax(Check):
     """Values along any axis, gradients, and scores that overflow a naive exp."""
 
@@ -113,6 +121,8 @@ slip(
     minutes=25,
     read="01_attention#attention-formula",
     sections={"scaled scores": "why-scale", "mask": "masks", "empty rows": "masks-empty-rows"},
+    forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
+    instead="Build it from two matrix products, with a division, a mask and your `softmax` between them.",
 )
 class ScaledDotProductAttention(Check):
     """The average, the scores behind its weights, masks of every rank, and queries that may attend to nothing."""
@@ -476,6 +486,7 @@ slip(
 @exercise(
     "attention.SelfAttention",
     parts={"layers": 1, "output": 2, "mask": 1},
+    claims=("layers",),
     difficulty=2,
     minutes=20,
     read="01_attention#self-attention-module",

@@ -18,6 +18,7 @@ NOT_NEGATIVE = "a remainder of positive numbers is never negative"
 @exercise(
     "attention.split_heads",
     parts={"pieces": 1, "error": 1},
+    claims=("error",),
     difficulty=1,
     minutes=10,
     read="02_multi_head#split-and-merge",
@@ -189,6 +190,7 @@ slip(
 @exercise(
     "attention.repeat_heads",
     parts={"sharing": 1, "error": 1},
+    claims=("error",),
     difficulty=1,
     minutes=5,
     read="02_multi_head#shared-heads",
@@ -270,6 +272,7 @@ def given_attend(query, key, value, mask=None):
         "layers": 1, "self-attention": 2, "cross-attention": 1, "masks": 1, "shared heads": 1, "attend": 1, "dropout": 1,
         "errors": 1,
     },
+    claims=("errors",),
     difficulty=3,
     minutes=40,
     read="02_multi_head#multi-head-module",
@@ -277,6 +280,8 @@ def given_attend(query, key, value, mask=None):
         "shared heads": "shared-heads", "attend": "attend", "dropout": "attend", "cross-attention": "cross-attention",
         "masks": "masks-of-heads",
     },
+    forbidden=("nn.MultiheadAttention",),
+    instead="Build it from four linear layers, `split_heads`, `repeat_heads`, `attend` and `merge_heads`.",
 )  # fmt: skip
 class MultiHeadAttention(Check):
     """Parameters by name, output and gradients with known weights, every form of mask, `attend` and dropout."""

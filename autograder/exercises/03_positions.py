@@ -19,6 +19,7 @@ def _value_error(got, asked):
 @exercise(
     "positions.sinusoidal_positions",
     parts={"one pair": 1, "frequencies": 1, "odd width": 1},
+    claims=("odd width",),
     difficulty=1,
     minutes=15,
     read="03_positions#sinusoidal",
@@ -159,6 +160,7 @@ slip(
 @exercise(
     "positions.LearnedPositions",
     parts={"the table": 1, "the first rows": 1, "too long": 1},
+    claims=("too long",),
     difficulty=1,
     minutes=10,
     read="03_positions#learned",
@@ -359,6 +361,7 @@ slip(
 @exercise(
     "positions.apply_rope",
     parts={"rotation": 2, "relative offset": 1, "any positions": 1, "odd width": 1},
+    claims=("odd width",),
     difficulty=2,
     minutes=25,
     read="03_positions#rope",

@@ -98,6 +98,8 @@ class _NormCheck(Check):
     minutes=15,
     read="04_block#layer-norm",
     sections={"eps": "eps"},
+    forbidden=("nn.LayerNorm",),
+    instead="Build it from a mean, the mean of squares and a root.",
 )
 class LayerNorm(_NormCheck):
     """Also vectors whose mean is far larger than their spread."""
@@ -245,6 +247,8 @@ slip(
     minutes=5,
     read="04_block#rms-norm",
     sections={"eps": "eps"},
+    forbidden=("nn.RMSNorm",),
+    instead="Build it from the mean of squares and a root.",
 )
 class RMSNorm(_NormCheck):
     """No mean, no bias."""
@@ -341,9 +345,12 @@ slip(
 @exercise(
     "layers.gelu",
     parts={"exact": 1, "tanh": 1, "error": 1},
+    claims=("error",),
     difficulty=1,
     minutes=10,
     read="04_block#gelu",
+    forbidden=("F.gelu",),
+    instead="Build it from `torch.erf` and `torch.tanh`, as the two formulas do.",
 )
 class Gelu(Check):
     """Both forms over the range where they differ, and a form that there is not."""
@@ -548,6 +555,10 @@ _ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
 @exercise(
     "layers.FeedForward",
     parts={"layers": 1, "relu": 1, "gelu": 1, "dropout": 1, "error": 1},
+    claims=(
+        "layers",
+        "error",
+    ),
     difficulty=1,
     minutes=15,
     read="04_block#feed-forward",
@@ -716,6 +727,7 @@ slip(
 @exercise(
     "layers.SwiGLU",
     parts={"layers": 1, "output": 2, "dropout": 1},
+    claims=("layers",),
     difficulty=1,
     minutes=10,
     read="04_block#swiglu",
@@ -847,10 +859,16 @@ slip(
         "dropout": 1,
         "errors": 1,
     },
+    claims=(
+        "layers",
+        "errors",
+    ),
     difficulty=3,
     minutes=40,
     read="04_block#transformer-block",
     sections={"dropout": "dropout", "post-norm": "pre-and-post-norm", "pre-norm": "pre-and-post-norm"},
+    forbidden=("nn.TransformerEncoderLayer", "nn.TransformerDecoderLayer"),
+    instead="Build it from `make_attention`, `make_feed_forward` and `make_norm`.",
 )
 class TransformerBlock(Check):
     """Both orders of the norm, every kind of config, masks, context, dropout by what it leaves of a constant."""

@@ -112,6 +112,8 @@ def _super_slip(check):
     minutes=15,
     read="05_transformer#encoder",
     sections={"last norm": "last-norm"},
+    forbidden=("nn.TransformerEncoder", "nn.TransformerEncoderLayer", "nn.Transformer"),
+    instead="Build it from an `Embedding`, your `TransformerBlock` and `make_norm`.",
 )
 class Encoder(Check):
     """Blocks in their order, the mask in each of them, and a last norm for pre-norm only.
@@ -180,6 +182,8 @@ _stack_slips(Encoder, "block(x, mask)", "config")
     minutes=15,
     read="05_transformer#decoder",
     sections={"last norm": "last-norm"},
+    forbidden=("nn.TransformerDecoder", "nn.TransformerDecoderLayer", "nn.Transformer"),
+    instead="Build it from an `Embedding`, your `TransformerBlock` and `make_norm`.",
 )
 class Decoder(Check):
     """Blocks with cross-attention, the causal mask made inside, and a mask for the context.
@@ -307,6 +311,8 @@ TABLES = ["encoder.embedding.tokens.weight", "decoder.embedding.tokens.weight", 
     minutes=20,
     read="05_transformer#encoder-decoder",
     sections={"padding": "source-padding", "tables": "tying"},
+    forbidden=("nn.Transformer", "nn.TransformerEncoder", "nn.TransformerDecoder"),
+    instead="Build it from your `Encoder`, your `Decoder` and a linear layer.",
 )
 class EncoderDecoder(Check):
     """Logits from known weights, padding that changes nothing, and one table or three.

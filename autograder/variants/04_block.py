@@ -12,21 +12,18 @@ from solutions.block import attention_function, make_attention, make_feed_forwar
 from solutions.layers import gelu
 
 
-@variant("layers.LayerNorm", "PyTorch's function")
-class LayerNormFunctional(nn.Module):
+@variant("layers.LayerNorm", "rows, var_mean, and a diagonal matrix")
+class LayerNormRows(nn.Module):
     def __init__(self, d_model, eps=1e-5):
         super().__init__()
-        self.d_model, self.eps = d_model, eps
-        self.weight = nn.Parameter(torch.ones(d_model))
-        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.eps = eps
+        self.weight, self.bias = (nn.Parameter(start(d_model)) for start in (torch.ones, torch.zeros))
 
     def forward(self, x):
-        return functional.layer_norm(x, (self.d_model,), self.weight, self.bias, self.eps)
-
-
-@variant("layers.LayerNorm", "PyTorch's module itself")
-class LayerNormInherited(nn.LayerNorm):
-    pass
+        rows = x.reshape(-1, x.size(-1))
+        variance, mean = torch.var_mean(rows, dim=1, correction=0)
+        rows = (rows - mean[:, None]).div((variance + self.eps).sqrt()[:, None])
+        return torch.addmm(self.bias, rows, torch.diag(self.weight)).view_as(x)
 
 
 @variant("layers.LayerNorm", "var with unbiased=False, and rsqrt")
@@ -58,10 +55,18 @@ class LayerNormProjection(nn.Module):
         return self.bias + self.weight * centred * ((squares + self.eps) ** -0.5)[..., None]
 
 
-@variant("layers.RMSNorm", "PyTorch's module itself")
-class RMSNormInherited(nn.RMSNorm):
+@variant("layers.RMSNorm", "by torch.linalg.vector_norm")
+class RMSNormLinalg(nn.Module):
     def __init__(self, d_model, eps=1e-5):
-        super().__init__(d_model, eps=eps)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x):
+        # eps as one more component: the root of the sum of squares then holds it already.
+        more = torch.full_like(x[..., :1], math.sqrt(self.eps * x.size(-1)))
+        length = torch.linalg.vector_norm(torch.cat([x, more], dim=-1), dim=-1, keepdim=True)
+        return self.weight * x * (math.sqrt(x.size(-1)) / length)
 
 
 @variant("layers.RMSNorm", "by the length of the vector")
@@ -88,11 +93,15 @@ class RMSNormPower(nn.Module):
         return x * self.weight * math.sqrt(self.settings["width"]) / total**0.5
 
 
-@variant("layers.gelu", "PyTorch's function")
-def gelu_functional(x, approximate="none"):
-    if approximate not in ("none", "tanh"):
-        raise ValueError("unknown form")
-    return functional.gelu(x, approximate=approximate)
+@variant("layers.gelu", "a table of gates")
+def gelu_by_table(x, approximate="none"):
+    gates = {
+        "none": lambda: torch.distributions.Normal(0.0, 1.0).cdf(x),
+        "tanh": lambda: (1 + ((2 / math.pi) ** 0.5 * (x + 0.044715 * torch.pow(x, 3))).tanh()) / 2,
+    }
+    if approximate not in gates:
+        raise ValueError(f"approximate={approximate}")
+    return gates[approximate]() * x
 
 
 @variant("layers.gelu", "the normal distribution, and a sigmoid for tanh")

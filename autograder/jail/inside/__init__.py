@@ -1,0 +1,1 @@
+"""What runs inside the jail: the standard library and the installed packages only, nothing of the course."""

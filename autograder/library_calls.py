@@ -1,0 +1,213 @@
+"""The answer of each exercise that forbids a part of PyTorch, made of that part: what a check must refuse.
+
+Each is what a student would write in the exercise's cell: one template an exercise, with every way to spell the call.
+"""
+
+import textwrap
+
+from autograder.checks import Check, Named, build
+from autograder.forbidden import TABLE
+
+_IMPORTS = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+"""
+
+_SOFTMAX = "def softmax(x, dim=-1):\n    return CALL"
+_ATTENTION = """
+def scaled_dot_product_attention(query, key, value, mask=None):
+    size = query.size(-2), key.size(-2)
+    allowed = torch.ones(size, dtype=torch.bool) if mask is None else mask
+    batch = value.shape[:-2]
+    allowed = allowed.expand(*batch, *size)
+    identity = torch.eye(key.size(-2), dtype=value.dtype).expand(*batch, -1, -1)
+    output, weights = (CALL for value in (value, identity))
+    return output, weights
+"""
+_MULTI_HEAD = """
+class MultiHeadAttention(nn.Module):
+    def __init__(self, d_model, num_heads, num_kv_heads=None, bias=True, dropout=0.0):
+        super().__init__()
+        self.num_heads, self.d_model = num_heads, d_model
+        narrow = d_model // num_heads * (num_kv_heads or num_heads)
+        self.query, self.output = (nn.Linear(d_model, d_model, bias=bias) for _ in range(2))
+        self.key, self.value = (nn.Linear(d_model, narrow, bias=bias) for _ in range(2))
+        BUILT
+
+    def forward(self, x, context=None, mask=None, attend=None):
+        context = x if context is None else context
+        return CALL
+"""
+_FUNCTIONAL = """F.multi_head_attention_forward(
+            x.mT, context.mT, context.mT, self.d_model, self.num_heads, None, None, None, None, False, 0.0,
+            self.output.weight, self.output.bias)[0]"""
+_NORM = """
+class NAME(nn.Module):
+    def __init__(self, d_model, eps=1e-5):
+        super().__init__()
+        self.eps, self.shape = eps, (d_model,)
+        self.weight = nn.Parameter(torch.ones(d_model))
+        BIAS
+
+    def forward(self, x):
+        return CALL
+"""
+_LAYER_NORM = _NORM.replace("NAME", "LayerNorm").replace("BIAS", "self.bias = nn.Parameter(torch.zeros(d_model))")
+_RMS_NORM = _NORM.replace("NAME", "RMSNorm").replace("BIAS", "pass")
+_GELU = """
+def gelu(x, approximate="none"):
+    if approximate not in ("none", "tanh"):
+        raise ValueError(approximate)
+    return CALL
+"""
+_LAYER = "(config.d_model, config.num_heads, batch_first=True)"
+_ENCODER_LAYER, _DECODER_LAYER = f"nn.TransformerEncoderLayer{_LAYER}", f"nn.TransformerDecoderLayer{_LAYER}"
+_ENCODER, _DECODER = f"nn.TransformerEncoder({_ENCODER_LAYER}, 2)", f"nn.TransformerDecoder({_DECODER_LAYER}, 2)"
+_BOTH = "nn.Transformer(config.d_model, config.num_heads, batch_first=True)"
+
+
+def _model(name: str) -> str:
+    return f"""
+class {name}(nn.Module):
+    def __init__(self, config, cross_attention=False):
+        super().__init__()
+        self.inner = CALL
+
+    def forward(self, x, *rest):
+        return self.inner(x, *rest)
+"""
+
+
+CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
+    "attention.softmax": [
+        (
+            "torch.softmax",
+            _SOFTMAX,
+            (
+                "torch.softmax(x, dim)", "F.softmax(x, dim)", "torch.nn.functional.softmax(x, dim=dim)",
+                "torch.special.softmax(x, dim)", "x.softmax(dim)", "torch.Tensor.softmax(x, dim)", "nn.Softmax(dim)(x)",
+                "nn.Softmax(dim).forward(x)", "F.softmin(-x, dim)", "nn.Softmin(dim)(-x)",
+                "torch._softmax(x, dim, False)",
+                "torch._safe_softmax(x, dim)", "torch.masked.softmax(x, dim)", "torch.ops.aten.softmax(x, dim)",
+                "torch.ops.aten._softmax.default(x, dim, False)", "getattr(torch, 'softmax')(x, dim)",
+                "getattr(x, 'softmax')(dim)", "torch.func.vmap(lambda row: torch.softmax(row, -1))(x.mT).mT "
+                "if x.dim() == 2 and dim == 0 else torch.softmax(x, dim)",
+            ),
+        ),
+        (
+            "torch.log_softmax",
+            _SOFTMAX,
+            (
+                "F.log_softmax(x, dim).exp()", "torch.log_softmax(x, dim).exp()", "torch.exp(x.log_softmax(dim))",
+                "nn.LogSoftmax(dim)(x).exp()", "torch.special.log_softmax(x, dim).exp()",
+                "torch._log_softmax(x, dim, False).exp()", "torch.masked.log_softmax(x, dim).exp()",
+                "torch.ops.aten.log_softmax(x, dim).exp()",
+            ),
+        ),
+    ],
+    "attention.scaled_dot_product_attention": [
+        (
+            "F.scaled_dot_product_attention",
+            _ATTENTION,
+            (
+                "F.scaled_dot_product_attention(query, key, value, allowed)",
+                "torch.ops.aten.scaled_dot_product_attention(query, key, value, allowed)",
+                "torch._C._nn.scaled_dot_product_attention(query, key, value, attn_mask=allowed)",
+                "getattr(F, 'scaled_dot_product_attention')(query, key, value, allowed)",
+                "torch._scaled_dot_product_attention_math(query, key, value, allowed)[0]",
+            ),
+        ),
+        (
+            "nn.MultiheadAttention",
+            _ATTENTION,
+            ("nn.MultiheadAttention(query.size(-1), 1, batch_first=True).double()(query, key, value)[0]",),
+        ),
+    ],
+    "attention.MultiHeadAttention": [
+        (
+            "nn.MultiheadAttention",
+            _MULTI_HEAD.replace("BUILT", "self.inner = nn.MultiheadAttention(d_model, num_heads)"),
+            ("self.inner(x, context, context)[0]",),
+        ),
+        ("nn.MultiheadAttention", _MULTI_HEAD.replace("BUILT", "pass"), (_FUNCTIONAL,)),
+    ],
+    "layers.LayerNorm": [
+        (
+            "nn.LayerNorm",
+            _LAYER_NORM,
+            (
+                "F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)",
+                "torch.layer_norm(x, self.shape, self.weight, self.bias, self.eps)",
+                "torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)[0]",
+                "torch.ops.aten.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)[0]",
+                "nn.LayerNorm(self.shape, self.eps, dtype=x.dtype)(x) * self.weight + self.bias",
+            ),
+        ),
+        ("nn.LayerNorm", "CALL", ("class LayerNorm(nn.LayerNorm):\n    pass", "LayerNorm = nn.LayerNorm")),
+    ],
+    "layers.RMSNorm": [
+        (
+            "nn.RMSNorm",
+            _RMS_NORM,
+            (
+                "F.rms_norm(x, self.shape, self.weight, self.eps)",
+                "torch.rms_norm(x, self.shape, self.weight, self.eps)",
+                "torch._fused_rms_norm(x, self.shape, self.weight, self.eps)[0]",
+                "torch.ops.aten.rms_norm(x, self.shape, self.weight, self.eps)",
+                "nn.RMSNorm(self.shape, self.eps, dtype=x.dtype)(x) * self.weight",
+            ),
+        ),
+        (
+            "nn.RMSNorm",
+            "CALL",
+            (
+                "class RMSNorm(nn.RMSNorm):\n"
+                "    def __init__(self, d_model, eps=1e-5):\n        super().__init__(d_model, eps=eps)",
+            ),
+        ),
+    ],
+    "layers.gelu": [
+        (
+            "F.gelu",
+            _GELU,
+            (
+                "F.gelu(x, approximate=approximate)", "nn.GELU(approximate)(x)",
+                "torch._C._nn.gelu(x, approximate=approximate)",
+                "torch._C._nn.gelu_(x.clone(), approximate=approximate)",
+                "torch.ops.aten.gelu(x, approximate=approximate)", "getattr(F, 'gelu')(x, approximate=approximate)",
+            ),
+        ),
+    ],
+    "block.TransformerBlock": [
+        ("nn.TransformerEncoderLayer", _model("TransformerBlock"), (_ENCODER_LAYER,)),
+        ("nn.TransformerDecoderLayer", _model("TransformerBlock"), (_DECODER_LAYER,)),
+    ],
+    "transformer.Encoder": [
+        ("nn.TransformerEncoder", _model("Encoder"), (_ENCODER,)),
+        ("nn.TransformerEncoderLayer", _model("Encoder"), (_ENCODER_LAYER,)),
+        ("nn.Transformer", _model("Encoder"), (f"{_BOTH}.encoder",)),
+    ],
+    "transformer.Decoder": [
+        ("nn.TransformerDecoder", _model("Decoder"), (_DECODER,)),
+        ("nn.TransformerDecoderLayer", _model("Decoder"), (_DECODER_LAYER,)),
+        ("nn.Transformer", _model("Decoder"), (f"{_BOTH}.decoder",)),
+    ],
+    "transformer.EncoderDecoder": [
+        ("nn.Transformer", _model("EncoderDecoder"), (_BOTH,)),
+        ("nn.TransformerEncoder", _model("EncoderDecoder"), (_ENCODER,)),
+        ("nn.TransformerDecoder", _model("EncoderDecoder"), (_DECODER,)),
+    ],
+}  # fmt: skip
+"""Exercise -> what is used, a template, and the calls that stand in it."""
+
+
+def library_calls(check: Check) -> list[Named]:
+    """The exercise's answers that use what it forbids; the message is the diagnosis that each must get."""
+    made = []
+    for used, template, calls in CALLS.get(check.name, []):
+        assert used in TABLE
+        for call in calls:
+            source = _IMPORTS + textwrap.dedent(template).replace("CALL", call)
+            made.append(Named(call, build(source, check.reference), source, f"uses {used}"))
+    return made

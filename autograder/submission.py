@@ -1,0 +1,197 @@
+"""Reads what a student handed in, and touches nothing else, whatever the folder holds."""
+
+import hashlib
+import importlib.util
+import re
+import stat
+import warnings
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+from nbgrader.utils import parse_utc
+
+from autograder.cells import Cell, NotANotebookError, read_cells
+from autograder.checks import of_chapter
+from autograder.handed_in import MAX_ENTRIES, Folder, RefusedError, opened, shown
+from autograder.record import Flag
+
+MAX_BYTES = 20 * 2**20
+MAX_NOTEBOOKS = 5
+
+_CLOCK = "timestamp.txt"
+_OLDEST = datetime(2020, 1, 1)  # nbgrader's times are UTC without saying so
+_STARTS_PYTHON = ("sitecustomize.py", "usercustomize.py", ".ipython", ".jupyter")
+_SETTINGS = re.compile(r"(ipython|jupyter|nbgrader)\w*_config\.(py|json)")
+
+
+@dataclass
+class Submission:
+    """What a student handed in for a chapter.
+
+    Args:
+        student: the student's folder name.
+        chapter: the chapter.
+        name: the notebook's path within the folder.
+        cells: the notebook's cells, in order.
+        handed_in: what `timestamp.txt` says, in UTC; None where it says nothing that can be believed.
+        repairs: what was mended, in sentences for the student.
+        flags: what the instructor should look at.
+        digest: of everything that was read.
+        refused: why nothing can be graded; empty if it can.
+    """
+
+    student: str
+    chapter: str
+    name: str = ""
+    cells: list[Cell] = field(default_factory=list)
+    handed_in: datetime | None = None
+    repairs: list[str] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
+    digest: str = ""
+    refused: str = ""
+
+
+def read(folder: Path, chapter: str, released: datetime | None = None) -> Submission:
+    """Read a student's folder; never raises for what is in it.
+
+    Args:
+        folder: `grading/submitted/STUDENT/CHAPTER`; links above STUDENT are the instructor's own and are followed.
+        chapter: the chapter.
+        released: when the chapter was released, in UTC without saying so; a submission cannot be older.
+    """
+    submission = Submission(student=folder.parent.name, chapter=chapter)
+    content = b""
+    try:
+        with opened(folder.parent.parent, folder.parts[-2:]) as handle:
+            files = Folder(handle, [f"{chapter}.ipynb", _CLOCK])
+            submission.flags = files.flags
+            try:
+                _read(files, submission, released)
+            finally:
+                content = files.digest.digest()
+    except RefusedError as error:
+        submission.refused = str(error)
+    except OSError as error:
+        submission.refused = f"The submission cannot be read: {error.strerror or type(error).__name__}."
+    said = repr((submission.name, submission.refused, submission.repairs, submission.flags))
+    submission.digest = hashlib.sha256(content + said.encode()).hexdigest()
+    return submission
+
+
+def safe_name(student: str) -> str:
+    """A name for files of this student: plain characters, not too long, and never the same for two students."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", student).strip("-")[:40]
+    return f"{plain or 'student'}-{hashlib.sha256(student.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+
+
+def _read(folder: Folder, submission: Submission, released: datetime | None) -> None:
+    if len(folder.entries) >= MAX_ENTRIES:
+        folder.flag("size", f"The folder holds {MAX_ENTRIES} files or more. The others were not looked at.")
+    links = [shown(name) for name, mode in sorted(folder.entries.items()) if stat.S_ISLNK(mode)]
+    if links:
+        folder.flag("symlink", f"The folder holds links, which were not followed: {', '.join(links[:5])}.")
+    shadows = [shown(name) for name in sorted(folder.entries) if _shadows(name, folder.entries)]
+    if shadows:
+        names = ", ".join(shadows[:5])
+        folder.flag("shadow", f"Files with the names of modules or settings came with the notebook, unused: {names}.")
+    if _CLOCK in folder.entries:
+        submission.handed_in = _clock(folder, released)
+    submission.name, (submission.cells, notes) = _notebook(folder, submission)
+    submission.repairs += notes
+
+
+def _notebook(folder: Folder, submission: Submission) -> tuple[str, tuple[list[Cell], list[str]]]:
+    """Choose the notebook among the files and read it."""
+    right = f"{submission.chapter}.ipynb"
+    named = sorted(name for name in folder.entries if _is_notebook(name))
+    found = [name for name in named if stat.S_ISREG(folder.entries[name])]
+    if right in found or (named and not found):
+        chosen = right if right in named else named[0]
+        return chosen, _cells(folder, chosen)
+    if not found:
+        held = ", ".join(shown(name) for name in sorted(folder.entries)[:5]) or "nothing"
+        raise RefusedError(f"There is no notebook in the folder; it holds {held}. Hand in {right}.")
+    near = [name for name in found if PurePosixPath(name).name.lower() == right.lower()]
+    if len(found) == 1 or len(near) == 1:
+        chosen = found[0] if len(found) == 1 else near[0]
+        cells = _cells(folder, chosen)
+    else:
+        chosen, cells = _of_chapter(folder, submission.chapter, found)
+    submission.repairs.append(f"`{shown(chosen)}` was graded. It should be called {right}.")
+    return chosen, cells
+
+
+def _is_notebook(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() == ".ipynb" and not any(part.startswith(".") for part in path.parts)
+
+
+def _cells(folder: Folder, name: str) -> tuple[list[Cell], list[str]]:
+    try:
+        return read_cells(folder.content(name, MAX_BYTES))
+    except NotANotebookError as error:
+        raise RefusedError(
+            f"`{shown(name)}` cannot be graded: {error}. Save it in Jupyter, hand it in again."
+        ) from error
+
+
+def _of_chapter(folder: Folder, chapter: str, names: list[str]) -> tuple[str, tuple[list[Cell], list[str]]]:
+    """The one of several notebooks that holds cells of the chapter's exercises."""
+    wanted = {check.name.replace(".", "-") for check in of_chapter(chapter)}
+    matching = []
+    for name in names[:MAX_NOTEBOOKS]:
+        try:
+            cells = _cells(folder, name)
+        except (RefusedError, OSError):
+            continue
+        if any(cell.grade_id in wanted for cell in cells[0]):
+            matching.append((name, cells))
+    if len(matching) != 1:
+        listed = ", ".join(shown(name) for name in names[:MAX_NOTEBOOKS])
+        right = f"{chapter}.ipynb"
+        raise RefusedError(f"The folder holds several notebooks: {listed}. Hand in one, called {right}.")
+    return matching[0]
+
+
+def _shadows(name: str, entries: dict[str, int]) -> bool:
+    """Whether Python or Jupyter, started in this folder, would take a file for a module or for settings of theirs."""
+    path = PurePosixPath(name)
+    if len(path.parts) != 1:
+        return False
+    if name in _STARTS_PYTHON or _SETTINGS.fullmatch(name):
+        return True
+    is_module = path.suffix in (".py", ".pyc", ".so") or f"{name}/__init__.py" in entries
+    stem = name.partition(".")[0]
+    if not is_module or not stem.isidentifier():
+        return False
+    try:
+        spec = importlib.util.find_spec(stem)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def _clock(folder: Folder, released: datetime | None) -> datetime | None:
+    """When the submission was handed in, as nbgrader would read it."""
+    try:
+        text = folder.content(_CLOCK, 100).decode().strip()
+        moment = _moment(text)
+    except (RefusedError, OSError, ValueError, OverflowError, TypeError, AttributeError):
+        folder.flag("clock", f"`{_CLOCK}` does not hold a time that can be read. No time of submission was recorded.")
+        return None
+    now = datetime.now(UTC).replace(tzinfo=None)
+    if not (released or _OLDEST) <= moment <= now + timedelta(days=1):
+        folder.flag("clock", f"`{_CLOCK}` says {moment:%Y-%m-%d %H:%M} UTC, which cannot be the time of submission.")
+        return None
+    return moment
+
+
+def _moment(text: str) -> datetime:
+    zone = text.split(" ")[2:]
+    if zone and not re.fullmatch(r"[+-]?\d{1,6}|[A-Za-z_]+(/[A-Za-z_]+){0,2}", zone[0]):
+        raise ValueError("not a time zone")  # its name becomes a path, so it must not lead anywhere else
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        moment: datetime = parse_utc(text)
+    return moment
