@@ -28,8 +28,11 @@ class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
         chapter, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
         folder = nbgrader_course.folder("submitted") / student / chapter
         desk = desk_for(chapter, Options(unsafe=True) if self.unsafe else None)
-        with ThreadPoolExecutor(1) as thread:  # formgrader calls from within an event loop
-            record = desk.kept(folder) or thread.submit(asyncio.run, desk.examined(folder)).result()
+        record = desk.kept(folder)
+        if record is None:
+            desk.warm()
+            with ThreadPoolExecutor(1) as thread:  # formgrader calls from within an event loop
+                record = thread.submit(asyncio.run, desk.examined(folder)).result()
         if record.refused:
             raise CourseError(record.refused)
         return _with_outputs(nb, nbformat.read(executed_path(chapter, student), as_version=4)), resources

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ class Server:
 def contents(folder: Path) -> dict[str, str]:
     """A digest of every file that a submission must not change."""
     paths = [folder / "nbgrader_config.py", *folder.glob("grading/source/**/*.ipynb")]
-    paths += [path for path in folder.glob("grading/submitted/*/*/*") if path.is_file()]
+    paths += [path for path in folder.glob("grading/submitted/*/*/*") if path.is_file() and not path.is_symlink()]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
@@ -130,7 +131,7 @@ class TestEveryone:
         page = graded.folder / "grading" / "feedback" / handed.name / CHAPTER / f"{CHAPTER}.html"
         text = page.read_text(encoding="utf-8")
         assert "Traceback" not in text
-        assert not handed.refused or "cannot be graded" in text or "Hand in" in text
+        assert not handed.refused or re.search("cannot be graded|[Hh]and (it )?in", text)
 
 
 class TestFollowThrough:
