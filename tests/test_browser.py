@@ -23,7 +23,7 @@ def pages() -> list[str]:
     return [*(f"{file}.html" for file in files), "search.html", "genindex.html"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: Playwright keeps an event loop running, and other files start their own
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
