@@ -1,5 +1,6 @@
 """Hostile and honest submissions, graded as one class: each gets what it deserves, and nothing else has happened."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbgrader.api import Gradebook
 
@@ -165,10 +167,19 @@ class TestNothingElseHasHappened:
                     for notebook in one.notebooks for grade in notebook.grades} == {None}  # fmt: skip
 
     def test_nothing_is_left_running(self, graded: Graded) -> None:
-        """The jail's own users run nothing but the warm parent, which belongs to this process."""
-        left = [
-            path
-            for path in Path("/proc").glob("[0-9]*")
-            if path.exists() and 60_000 <= path.stat().st_uid < 65_000 and os.getpid() != int(path.name)
-        ]
+        """The jail's own users run nothing now, but for what the tests in a process beside this one are running."""
+        left = [process for process in psutil.process_iter() if _is_jailed(process) and not _is_another_tests(process)]
         assert left == []
+
+
+def _is_jailed(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return 60_000 <= process.uids().real < 65_000
+    return False
+
+
+def _is_another_tests(process: psutil.Process) -> bool:
+    """Whether a process beside this one has started it; what lost its parent belongs to the system, and is nobody's."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(parent.ppid() == os.getppid() and parent.pid != os.getpid() for parent in process.parents())
+    return True
