@@ -32,7 +32,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,15 @@ def watching(seen: dict[str, str]) -> Iterator[None]:
             yield
     finally:
         hook.remove()
+
+
+def unwatched() -> contextlib.AbstractContextManager[Any]:
+    """Let the gradients of a result be taken without the watch on operators.
+
+    What the check asks for is not the student's use. And while it is watched, PyTorch takes some gradients by another
+    formula: where one number is NaN, others then are too, and a known mistake is not known again.
+    """
+    return _disable_current_modes()
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autograder.forbidden import watching
+from autograder.forbidden import unwatched, watching
 from autograder.wire import WireError, decode, encode
 from solutions.config import TransformerConfig
 
@@ -171,7 +171,8 @@ def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None
         return dict.fromkeys(wanted)
     # Unequal weights: the plain sum of a softmax has gradient zero, whatever the code does.
     weight = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-    found = torch.autograd.grad((output * weight).sum(), list(wanted.values()), allow_unused=True)
+    with unwatched():
+        found = torch.autograd.grad((output * weight).sum(), list(wanted.values()), allow_unused=True)
     return dict(zip(wanted, found, strict=True))
 
 
