@@ -1,6 +1,6 @@
 """How a judge compares what came back with what is right, and says what differs without saying what is right."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,37 @@ def same(got: Any, expected: Tensor, name: str = "the result") -> Finding:
         name: what to call it in the message, for example "`weights`".
     """
     return _first(got, expected, name, (_same_type, _same_shape, _same_dtype, _same_values))
+
+
+def is_kind(got: Any, kind: type, wanted: str, name: str = "the result") -> Finding:
+    """Whether it is of this very type; `wanted` says in words what to return."""
+    return holds(type(got) is kind, _wrong_kind(got, name, wanted))
+
+
+def same_items(got: Any, expected: Sequence[Any], name: str = "the result") -> Finding:
+    """Whether a list has the expected items in the expected order."""
+    if type(got) is not list:
+        return Finding(False, _wrong_kind(got, name, "a list"))
+    if len(got) != len(expected):
+        return Finding(False, f"{_sentence(name)} has {len(got)} items; here it should have {len(expected)}.")
+    wrong = [place for place, (one, other) in enumerate(zip(got, expected, strict=True)) if not close(one, other)]
+    first = f", the first at place {wrong[0]}" if wrong else ""
+    return holds(not wrong, f"{_sentence(name)}: {len(wrong)} of {len(got)} items differ{first}.")
+
+
+def same_table(got: Any, expected: Mapping[Any, Any], name: str = "the result") -> Finding:
+    """Whether a dict has the expected keys, in any order, and the expected value under each."""
+    if type(got) is not dict:
+        return Finding(False, _wrong_kind(got, name, "a dict"))
+    missing = [key for key in expected if key not in got]
+    if missing:
+        return Finding(False, f"{_sentence(name)} lacks {len(missing)} of its {len(expected)} keys.")
+    extra = [key for key in got if key not in expected]
+    if extra:
+        return Finding(False, f"{_sentence(name)} has the key {extra[0]!r}, which does not belong there.")
+    wrong = [key for key in expected if not close(got[key], expected[key])]
+    example = f", such as that of {wrong[0]!r}" if wrong else ""
+    return holds(not wrong, f"{_sentence(name)}: {len(wrong)} of {len(expected)} values are wrong{example}.")
 
 
 def same_shape(got: Any, expected: Tensor, name: str = "the result") -> Finding:
@@ -78,10 +109,14 @@ def _first(got: Any, expected: Tensor, name: str, looks: tuple[Callable[[Any, Te
 def _same_type(got: Any, expected: Tensor, name: str) -> str:
     if isinstance(got, Tensor):
         return ""
+    return _wrong_kind(got, name, "a torch.Tensor")
+
+
+def _wrong_kind(got: Any, name: str, wanted: str) -> str:
     if got is None:
         return f"{_sentence(name)} is None. Does every path through your code end in `return`?"
     kind = got.type_name if isinstance(got, Foreign) else type(got).__name__
-    return f"{_sentence(name)} is of type {kind}; return a torch.Tensor."
+    return f"{_sentence(name)} is of type {kind}; return {wanted}."
 
 
 def _same_shape(got: Tensor, expected: Tensor, name: str) -> str:

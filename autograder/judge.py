@@ -18,6 +18,9 @@ from autograder.wire import encode
 Run = Callable[[str, list[bytes]], Iterable[bytes]]
 """The seam: takes a probe's source and the cases as messages, gives the replies as messages, in the same order."""
 
+MAX_SHOWN = 60
+"""A longer text or list is described by its length."""
+
 VISIBLE_SEED = 0
 GRADING_SEED = 1
 
@@ -208,10 +211,12 @@ def _try(check: Check, run: Run, cases: list[Case], trusted: bool = True) -> Ite
 
 def _first_fault(check: Check, case: Case, reply: dict[str, Any]) -> Finding:
     if reply["changed"]:
+        name = reply["changed"][0]
+        kind = "list" if isinstance(case.inputs.get(name), list) else "tensor"
         return Finding(
             False,
-            f"`{check.symbol}` changed its input `{reply['changed'][0]}` in place. Make a new tensor instead: "
-            "the caller still needs the old one.",
+            f"`{check.symbol}` changed its input `{name}` in place. Make a new {kind} instead: the caller still needs "
+            "the old one.",
         )
     if "error" in reply:
         return Finding(False, _error_message(check.symbol, reply["error"]))
@@ -263,7 +268,8 @@ def _explain(check: Check, trials: list[Trial], failed: list[Trial], result: Res
     fault = trial.finding.message
     if trial.reply.get("error", {}).get("kind") != "stub":
         title = "a case that only grading tries" if trial.case.hidden else trial.case.title
-        fault = f"Tried: {title}, with {describe(trial.case.inputs)}. {fault}"
+        given = describe(trial.case.inputs)
+        fault = f"Tried: {title}{f', with {given}' if given else ''}. {fault}"
     result.messages = [*said, fault]
 
 
@@ -310,11 +316,27 @@ def _alike(reply: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def describe(inputs: dict[str, Any]) -> str:
-    """Say what was handed to the student's code: the shapes of tensors, and whole numbers."""
-    words = []
-    for name, value in inputs.items():
-        if hasattr(value, "shape"):
-            words.append(f"{name} {tuple(value.shape)}")
-        elif isinstance(value, int) and not isinstance(value, bool):
-            words.append(f"{name}={value}")
-    return ", ".join(words)
+    """Say what was handed to the student's code: shapes of tensors, whole numbers, short texts and lists."""
+    return ", ".join(filter(None, (_described(name, value) for name, value in inputs.items())))
+
+
+def _described(name: str, value: Any) -> str:
+    match value:
+        case torch.Tensor():
+            return f"{name} {tuple(value.shape)}"
+        case bool():
+            return ""
+        case int():
+            return f"{name}={value}"
+        case str() | list() | tuple() | dict():
+            unit = "characters" if isinstance(value, str) else "items"
+            shown = repr(value) if _is_plain(value) else ""
+            return f"{name}={shown}" if 0 < len(shown) <= MAX_SHOWN else f"{name} of {len(value)} {unit}"
+    return ""
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers and texts alone."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, [*value, *value.values()]))
+    return all(map(_is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, int | str | bytes)

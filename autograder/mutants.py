@@ -6,6 +6,7 @@ A check that lets a mutant earn full marks would let a student's slip earn them 
 import ast
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,7 @@ class Mutant:
 
     Args:
         label: what was changed, `scope: old -> new`; stable while the code is, and the key of a listed equivalent.
+            Where the same statement stands there again, its number follows, such as `[2]`.
         target: the changed function or class.
     """
 
@@ -79,13 +81,16 @@ def mutants(reference: Any) -> Iterator[Mutant]:
     _strip(definition)
     original = ast.unparse(tree)
     seen = {original}
+    labels: Counter[str] = Counter()
     for label, changed in _changes(tree):
         ast.fix_missing_locations(changed)
         source = ast.unparse(changed)
         if source in seen:
             continue
         seen.add(source)
-        yield Mutant(label, build(source, reference))
+        labels[label] += 1
+        number = f" [{labels[label]}]" if labels[label] > 1 else ""
+        yield Mutant(label + number, build(source, reference))
 
 
 def _strip(definition: ast.AST) -> None:
@@ -97,6 +102,15 @@ def _strip(definition: ast.AST) -> None:
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
+        if isinstance(node, ast.FunctionDef):
+            node.body = [_without_annotation(statement) for statement in node.body]
+
+
+def _without_annotation(statement: ast.stmt) -> ast.stmt:
+    """An assignment in a function without the type that is written beside it."""
+    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        return ast.copy_location(ast.Assign([statement.target], statement.value), statement)
+    return statement
 
 
 def _changes(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:

@@ -91,7 +91,8 @@ def _encode(reply: dict[str, Any]) -> bytes:
 def compile_probe(source: str) -> Callable[[Any, SimpleNamespace], Any]:
     """Build the probe function in a namespace that holds torch and this module's helpers, and nothing else."""
     namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
-    namespace |= {"load_weights": load_weights, "gradients": gradients, "make_config": make_config}
+    helpers = (load_weights, gradients, make_config, count_steps)
+    namespace |= {helper.__name__: helper for helper in helpers}
     exec(compile(source, "<probe>", "exec"), namespace)
     probe: Callable[[Any, SimpleNamespace], Any] = namespace["probe"]
     return probe
@@ -176,10 +177,44 @@ def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None
     return dict(zip(wanted, found, strict=True))
 
 
+def count_steps(function: Callable[..., Any], *arguments: Any, without: str = "") -> int:
+    """Count the lines of Python that a call runs: a measure of its cost that no other program on the machine changes.
+
+    Args:
+        function: the student's.
+        arguments: what to call it with.
+        without: the name of a function whose lines do not count, nor those of what it calls.
+    """
+    steps, left_out = 0, False
+
+    def passed_over(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left_out
+        left_out = left_out and event != "return"
+        return passed_over
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal steps, left_out
+        if left_out:
+            return None
+        if event == "call" and frame.f_code.co_name == without:
+            left_out = True
+            return passed_over
+        steps += 1
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(previous)
+    return steps
+
+
 def _probe_case(
     probe: Callable[..., Any], target: Any, case: dict[str, Any], seconds: float, watch: bool
 ) -> dict[str, Any]:
-    before = {name: value.clone() for name, value in case.items() if isinstance(value, Tensor)}
+    before = {name: _copied(value) for name, value in case.items() if isinstance(value, Tensor | list)}
     printed = _Printed()
     used: dict[str, str] = {}
     reply: dict[str, Any]
@@ -209,7 +244,13 @@ def _probe_case(
     return reply
 
 
-def _unchanged(old: Tensor, new: Tensor) -> bool:
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else list(value)
+
+
+def _unchanged(old: Any, new: Any) -> bool:
+    if isinstance(old, list):  # of plain values: what they are made of cannot change
+        return len(old) == len(new) and all(one is other for one, other in zip(old, new, strict=True))
     return old.shape == new.shape and bool(torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)))
 
 

@@ -45,7 +45,7 @@ class Foreign:
 
 
 def encode(value: Any, *, strict: bool = False) -> bytes:
-    """Write a value of dicts, lists, tuples, numbers, strings, None and dense tensors as one message.
+    """Write a value of dicts, lists, tuples, numbers, strings, bytes, None and dense tensors as one message.
 
     Args:
         value: what to send.
@@ -96,8 +96,16 @@ def _pack(value: Any, tensors: dict[str, Tensor], strict: bool) -> Any:
         return {"$": "tensor", "name": name}
     if type(value) in (list, tuple):
         return {"$": type(value).__name__, "items": [_pack(item, tensors, strict) for item in value]}
+    if type(value) is bytes:
+        return {"$": "bytes", "text": value.decode("latin-1")}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"$": "dict", "items": {key: _pack(item, tensors, strict) for key, item in value.items()}}
+    if type(value) is dict and all(_is_key(key) for key in value):
+        return {
+            "$": "table",
+            "keys": [_pack(key, tensors, strict) for key in value],
+            "items": [_pack(item, tensors, strict) for item in value.values()],
+        }
     if strict:
         raise WireError(f"a value of type {_type_name(value)} may not cross")
     return {"$": "foreign", "type": _type_name(value)}
@@ -115,10 +123,20 @@ def _unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return tuple(_unpack(item, tensors) for item in tree["items"])
         case "dict":
             return {key: _unpack(item, tensors) for key, item in tree["items"].items()}
+        case "bytes":
+            return str(tree["text"]).encode("latin-1")
+        case "table":
+            keys = (_unpack(key, tensors) for key in tree["keys"])
+            return dict(zip(keys, (_unpack(item, tensors) for item in tree["items"]), strict=True))
         case "foreign":
             return Foreign(str(tree["type"]))
         case other:
             raise WireError(f"unknown kind {other!r}")
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a dict's key may cross: whole numbers, strings, bytes, and tuples of them."""
+    return type(value) in (int, str, bytes) or (type(value) is tuple and all(map(_is_key, value)))
 
 
 def _too_large(size: int) -> str:

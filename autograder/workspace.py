@@ -32,6 +32,13 @@ STANDARD = {
     "F": "from torch.nn import functional as F",
     "functional": "from torch.nn import functional",
     "partial": "from functools import partial",
+    "lru_cache": "from functools import lru_cache",
+    "Counter": "from collections import Counter",
+    "defaultdict": "from collections import defaultdict",
+    "pairwise": "from itertools import pairwise",
+} | {
+    name: f"from collections.abc import {name}"
+    for name in ("Callable", "Collection", "Iterable", "Iterator", "Mapping", "Sequence")
 }
 """What a chapter's first cell imports; a kept definition may use it."""
 

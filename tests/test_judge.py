@@ -28,13 +28,12 @@ MISCONCEPTIONS = [(one, wrong) for one in CHECKS for wrong in one.misconceptions
 
 
 def with_result(reference: Any, change: Callable[[Any], Any]) -> Any:
-    """The reference, its result changed: a function, or a class whose `forward` returns something else."""
+    """The reference, its result changed: a function, or a class whose principal method returns something else."""
     if isinstance(reference, type):
-        return type(
-            reference.__name__,
-            (reference,),
-            {"forward": lambda self, *args, **kwargs: change(reference.forward(self, *args, **kwargs))},
-        )
+        method = "forward" if issubclass(reference, nn.Module) else "encode"
+        original = getattr(reference, method)
+        changed = {method: lambda self, *args, **kwargs: change(original(self, *args, **kwargs))}
+        return type(reference.__name__, (reference,), changed)
     return lambda *args, **kwargs: change(reference(*args, **kwargs))
 
 

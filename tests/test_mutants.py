@@ -57,7 +57,7 @@ def labelled(name: str, words: str) -> Mutant:
 class TestEveryReference:
     def test_has_mutants_each_under_its_own_label(self, reference: Any) -> None:
         labels = [mutant.label for mutant in mutants(reference)]
-        assert len(labels) >= 5
+        assert len(labels) >= 3
         assert sorted(set(labels)) == sorted(labels)
 
     def test_mutants_are_whole_functions_or_classes_of_its_name(self, reference: Any) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import contextlib
 import logging
 import random
 import signal
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from autograder.checks import Check, Rng, register
-from autograder.probe import MisfitError, compile_probe, gradients, load_weights, make_config, run_probe
+from autograder.probe import MisfitError, compile_probe, count_steps, gradients, load_weights, make_config, run_probe
 from autograder.wire import Foreign, decode, encode
 from solutions.config import TransformerConfig
 
-GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config"}
+GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config", "count_steps"}
 CHECKS = list(register().checks.values())
 
 CALL = "def probe(target, case):\n    return {'y': target(case.x)}"
@@ -456,3 +457,60 @@ class TestGradients:
         found = gradients(x * 2, {"x": x, "unused": unused})
         assert found["unused"] is None
         assert found["x"] is not None
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        "change", [list.clear, list.reverse, lambda ids: ids.append(4), lambda ids: ids.insert(0, 9)]
+    )
+    def test_one_that_was_changed_is_named(self, change: Callable[[list[int]], None]) -> None:
+        assert reply(lambda x: change(x), x=[1, 2, 3])["changed"] == ["x"]
+
+    def test_one_that_was_not_is_not(self) -> None:
+        assert reply(lambda x: x[::-1], x=[1, 2, 3])["changed"] == []
+
+
+class TestSteps:
+    def test_are_counted_where_they_are_made(self) -> None:
+        def loop(times: int) -> None:
+            for _ in range(times):
+                pass
+
+        assert count_steps(loop, 1000) > 10 * count_steps(loop, 50)
+        assert count_steps(loop, 1000) == count_steps(loop, 1000)
+
+    def test_count_comprehensions_and_generators(self) -> None:
+        assert count_steps(lambda: [2 * n for n in range(500)]) >= 500
+        assert count_steps(lambda: sum(n for n in range(500))) >= 500
+
+    def test_what_is_left_out_does_not_count_nor_what_it_calls(self) -> None:
+        def inner() -> int:
+            return sum(n for n in range(100))
+
+        def helper() -> int:
+            return max(inner() for _ in range(5))
+
+        def fails() -> None:
+            inner()
+            raise KeyError
+
+        def outer(times: int) -> None:
+            for _ in range(times):
+                helper()
+                with contextlib.suppress(KeyError):
+                    fails()
+
+        def empty(times: int) -> None:
+            for _ in range(times):
+                helper()
+
+        assert count_steps(empty, 10, without="helper") < 50 < count_steps(empty, 10)
+        with_errors = count_steps(outer, 10, without="fails")
+        assert with_errors > count_steps(outer, 10, without="helper") > 0
+        assert count_steps(outer, 20, without="fails") - with_errors == pytest.approx(with_errors, rel=0.1)
+
+    def test_leave_no_trace_behind(self) -> None:
+        before = sys.gettrace()
+        with pytest.raises(ZeroDivisionError):
+            count_steps(lambda: 1 / 0)
+        assert sys.gettrace() is before

@@ -84,13 +84,17 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return tensor.requires_grad_() if tensor.dtype in (torch.float32, torch.float64) and draw(st.booleans()) else tensor
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+json_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+scalars = json_scalars | st.binary()
+plain_keys = st.integers() | st.text(max_size=5) | st.binary(max_size=5)
+keys = plain_keys | st.lists(plain_keys, max_size=3).map(tuple)
 values = st.recursive(
     scalars | tensors(),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
         | st.dictionaries(st.text(max_size=5) | st.sampled_from(["$", "json", "name", "items"]), inner, max_size=4)
+        | st.dictionaries(keys, inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -164,9 +168,10 @@ FOREIGN = {
     "numpy array": (np.zeros(2), "numpy array"),
     "numpy number": (np.float64(1), "numpy.float64"),
     "set": ({1}, "set"),
-    "bytes": (b"x", "bytes"),
+    "bytearray": (bytearray(b"x"), "bytearray"),
     "complex": (1j, "complex"),
-    "dict with a key that is no string": ({1: 2}, "dict"),
+    "dict with a key that may not cross": ({1.5: 2}, "dict"),
+    "dict with a key that holds one": ({(1, None): 2}, "dict"),
     "subclass of int": (Number(1), f"{__name__}.Number"),
     "function": (len, "builtin_function_or_method"),
     "module": (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
@@ -288,9 +293,11 @@ class TestBrokenMessages:
         except WireError as error:
             assert str(error)
 
-    @given(tree=st.recursive(scalars | st.sampled_from(["list", "tuple", "dict", "tensor", "foreign"]), lambda inner: (
+    @given(tree=st.recursive(json_scalars | st.sampled_from([
+        "list", "tuple", "dict", "table", "bytes", "tensor", "foreign"
+    ]), lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["$", "items", "name", "type"]), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["$", "items", "keys", "text", "name", "type"]), inner, max_size=4)
     ), max_leaves=8))  # fmt: skip
     @settings(profile, max_examples=400)
     def test_any_json_is_read_or_raises_a_wire_error(self, tree: Any) -> None:
