@@ -157,7 +157,8 @@ def _home(one: Wanted, taken: Taken) -> Block | None:
         taken.repairs.append(f"The cell of `{one.name}` was empty. It was put back as released.")
     if len(texts) <= 1:
         return Block(texts[0], one.place) if texts else None
-    return _join(one, [Block(text, one.place) for text in texts], taken)
+    joined = _join(one, [Block(text, one.place) for text in texts], taken)
+    return None if same_code(joined.source, one.stub) else joined  # a stub that was cut in two is still the stub
 
 
 def _as_code(text: str) -> str:

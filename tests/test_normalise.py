@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autograder.checks import register
@@ -643,6 +643,9 @@ JSON = st.recursive(
 
 class TestAnything:
     @QUICK
+    @example(  # a stub that was cut in two, with a changed copy of it elsewhere
+        changes=[write, drop, drop, double, double, double, double, retype, merge, split], seed=3, solved=False
+    )
     @given(st.lists(st.sampled_from(CHANGES), max_size=12), st.integers(0, 2**32), st.booleans())
     def test_any_changes_leave_all_released_cells_or_a_reason(
         self, group: Class, changes: list[Callable[[Notebook, random.Random], None]], seed: int, solved: bool
