@@ -284,7 +284,14 @@ class TestCommand:
 @pytest.mark.slow
 def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "course", "train", "reversal", "--output", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # As in a terminal: what a shell has put into the background ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step"):  # it trains, and has said so once

@@ -85,6 +85,14 @@ class TestEveryCheck:
                 "transformer.shift_right",
                 "transformer.greedy_translate",
             ],
+            "06_tokenization": [
+                "tokenization.count_pairs",
+                "tokenization.merge_pair",
+                "tokenization.most_common_pair",
+                "tokenization.train_bpe",
+                "tokenization.BPETokenizer",
+                "tokenization.wordpiece",
+            ],
         }
 
     def test_names_and_messages_of_misconceptions_are_told_apart(self) -> None:
