@@ -574,8 +574,12 @@ class Tokenizer(Check):
             if shuffled:
                 order = rng.normal(len(tokens)).argsort().tolist()
                 tokens = [tokens[place] for place in order]
-            given = {"tokens": tokens, "merges": pairs, "special_tokens": list(special_tokens)}
-            return given | {"step": 1, "method": "encode"}
+            given = {"vocab": dict(enumerate(tokens)), "merges": pairs, "special_tokens": list(special_tokens)}
+            return given | {"method": "encode"}
+
+        def by_hand(merges, *tokens):
+            vocab = dict(enumerate([*(bytes([byte]) for byte in range(BYTES)), *tokens]))
+            return {"vocab": vocab, "merges": merges, "special_tokens": [], "method": "encode"}
 
         words, texts, special, decoding, iterable, errors = self.parts
         few = learned(_words(rng, "abc", 80, 6), 30)
@@ -587,23 +591,14 @@ class Tokenizer(Check):
         }.items():
             yield Case(title, few | {"text": text}, words)
         # "aab" could begin with "aa", and the merge learned first says "ab".
-        order = {
-            "tokens": [bytes([n]) for n in range(BYTES)] + [b"ab", b"aa", b"aab"],
-            "merges": [(b"a", b"b"), (b"a", b"a"), (b"a", b"ab")],
-        }
-        usual = {"special_tokens": [], "step": 1, "method": "encode"}
-        yield Case("two merges that compete", order | usual | {"text": "aab aaab aaaab"}, words)
-        longest = {
-            "tokens": [bytes([n]) for n in range(BYTES)] + [b"bc", b"ab", b"abcd", b"cd"],
-            "merges": [(b"b", b"c"), (b"a", b"b"), (b"c", b"d"), (b"ab", b"cd")],
-        }
-        yield Case("the longest token is out of reach", longest | usual | {"text": "abcd"}, words)
+        order = by_hand([(b"a", b"b"), (b"a", b"a"), (b"a", b"ab")], b"ab", b"aa", b"aab")
+        yield Case("two merges that compete", order | {"text": "aab aaab aaaab"}, words)
+        merges = [(b"b", b"c"), (b"a", b"b"), (b"c", b"d"), (b"ab", b"cd")]
+        longest = by_hand(merges, b"bc", b"ab", b"abcd", b"cd")
+        yield Case("the longest token is out of reach", longest | {"text": "abcd"}, words)
         # "abc" is a token, and it is made of "ab" and "c", never of "a" and "bc".
-        one_way = {
-            "tokens": [bytes([n]) for n in range(BYTES)] + [b"bc", b"ab", b"abc"],
-            "merges": [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c")],
-        }
-        yield Case("a token that is made in one way only", one_way | usual | {"text": "abc"}, words)
+        one_way = by_hand([(b"b", b"c"), (b"a", b"b"), (b"ab", b"c")], b"bc", b"ab", b"abc")
+        yield Case("a token that is made in one way only", one_way | {"text": "abc"}, words)
         mixed = learned(_words(rng, "abcd", 80, 6), 30, shuffled=True)
         yield Case("ids in another order", mixed | {"text": "abcd dcba"}, words)
         yield Case("words and spaces", few | {"text": "abc  cab\n\nbca, abc's  "}, texts)
@@ -616,11 +611,14 @@ class Tokenizer(Check):
         marked = learned(_words(rng, "abc", 80, 6), 20, names)
         yield Case("special tokens between words", marked | {"text": "abc<end>abc <end> <end"}, special)
         yield Case("one special token within another", marked | {"text": "[S][S][S]a[S]"}, special)
-        known = marked | {"tokens": [*marked["tokens"], b"<end>", b"[S]", b"[S][S]"]}
+        tokens = [*marked["vocab"].values()]
+        with_names = [*tokens, b"<end>", b"[S]", b"[S][S]"]
+        known = marked | {"vocab": dict(enumerate(with_names))}
         yield Case("special tokens that the vocabulary has", known | {"text": "[S]a<end>"}, special)
-        gaps = known | {"tokens": [b"<end>", *marked["tokens"]]}
-        yield Case("some that it has and some that it lacks", gaps | {"text": "[S]a<end>[S][S]"}, special)
-        yield Case("ids with gaps, the largest first", marked | {"step": -2, "text": "a[S]b<end>"}, special)
+        some = marked | {"vocab": dict(enumerate([b"<end>", *tokens]))}
+        yield Case("some that it has and some that it lacks", some | {"text": "[S]a<end>[S][S]"}, special)
+        gaps = marked | {"vocab": {2 * (len(tokens) - 1 - place): token for place, token in enumerate(tokens)}}
+        yield Case("ids with gaps, the largest first", gaps | {"text": "a[S]b<end>"}, special)
         japanese = learned("日本 日本語 日本", 6, ["<end>"])
         backwards = {"method": "decode", "wrong": None, "once": False, "text": "日本語 naïve <end>🙂"}
         yield Case("back to the text", japanese | backwards | {"cut": 0}, decoding)
@@ -649,10 +647,7 @@ class Tokenizer(Check):
 
     @staticmethod
     def probe(BPETokenizer, case, /):  # noqa: N803  # the student's name for it
-        last = len(case.tokens) - 1
-        numbers = [case.step * place if case.step > 0 else case.step * (place - last) for place in range(last + 1)]
-        vocab = dict(zip(numbers, case.tokens))  # noqa: B905
-        before = dict(vocab)
+        vocab = dict(case.vocab)
         tokenizer = BPETokenizer(vocab, case.merges, case.special_tokens)
         if case.method == "encode_iterable":
             taken = []
@@ -669,7 +664,7 @@ class Tokenizer(Check):
             early = len(taken)
             return {"lazy": True, "ids": [first, *ids], "early": early}
         if case.method == "encode":
-            return {"ids": tokenizer.encode(case.text), "kept": vocab == before}
+            return {"ids": tokenizer.encode(case.text), "kept": vocab == case.vocab}
         ids = tokenizer.encode(case.text)
         if case.wrong is None:
             ids = ids[: len(ids) - case.cut]
@@ -680,9 +675,7 @@ class Tokenizer(Check):
             return {"error": "ValueError"}
 
     def judge(self, case, got):
-        last = len(case.tokens) - 1
-        numbers = [case.step * place if case.step > 0 else case.step * (place - last) for place in range(last + 1)]
-        right = BPETokenizer(dict(zip(numbers, case.tokens, strict=True)), case.merges, case.special_tokens)
+        right = BPETokenizer(case.vocab, case.merges, case.special_tokens)
         if case.method == "encode":
             yield same_items(got.ids, right.encode(case.text), "the list of ids")
             yield holds(got.kept, "The vocabulary that was passed in is changed. Make a copy: `dict(vocab)`.")
