@@ -5,9 +5,11 @@ probe function and the cases as bytes, and returns bytes.
 """
 
 import contextlib
+import gc
 import io
 import linecache
 import math
+import os
 import random
 import signal
 import sys
@@ -17,6 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -180,12 +183,16 @@ def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None
 def count_steps(function: Callable[..., Any], *arguments: Any, without: str = "") -> int:
     """Count the lines of Python that a call runs: a measure of its cost that no other program on the machine changes.
 
+    Lines of the standard library do not count: what it remembers from an earlier call, such as a compiled pattern,
+    would change the number. Nor is rubbish collected meanwhile: that may run code of objects which others left behind.
+
     Args:
         function: the student's.
         arguments: what to call it with.
         without: the name of a function whose lines do not count, nor those of what it calls.
     """
     steps, left_out = 0, False
+    collects = gc.isenabled()
 
     def passed_over(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left_out
@@ -199,16 +206,27 @@ def count_steps(function: Callable[..., Any], *arguments: Any, without: str = ""
         if event == "call" and frame.f_code.co_name == without:
             left_out = True
             return passed_over
+        if event == "call" and _of_the_standard_library(frame.f_code.co_filename):
+            return None
         steps += 1
         return trace
 
     previous = sys.gettrace()
+    gc.disable()
     sys.settrace(trace)
     try:
         function(*arguments)
     finally:
         sys.settrace(previous)
+        if collects:
+            gc.enable()
     return steps
+
+
+@lru_cache(maxsize=1024)
+def _of_the_standard_library(filename: str) -> bool:
+    library, installed = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
+    return filename.startswith("<frozen ") or (filename.startswith(library) and not filename.startswith(installed))
 
 
 def _probe_case(

@@ -1,11 +1,11 @@
 """Reads code without running it: what of `autograder.forbidden` a definition can reach."""
 
 import ast
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autograder.forbidden import TABLE, named
+from autograder.syntax import parse
 
 USUAL = {
     "torch": "torch",
@@ -70,7 +70,7 @@ class _Reader:
         self.names: dict[str, _Meaning] = dict(USUAL)
         self.own_methods: set[str] = set()
         for source in sources:
-            tree = _parse(source)
+            tree = parse(source) or ast.Module([], [])
             self._enter(tree.body, source)
             classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
             functions = [item for node in classes for item in node.body if isinstance(item, ast.FunctionDef)]
@@ -242,13 +242,3 @@ def _live(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
         yield statement
         if isinstance(statement, ast.Return | ast.Raise | ast.Break | ast.Continue):
             return
-
-
-def _parse(source: str) -> ast.Module:
-    """The syntax tree of a cell; IPython's own lines are left out, and what is no Python is empty."""
-    for text in (source, re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source)):
-        try:
-            return ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-    return ast.Module([], [])

@@ -3,12 +3,15 @@
 import ast
 import hashlib
 import re
+import threading
 import warnings
 from functools import lru_cache
 
 _MAGIC = re.compile(r"^(\s*)([%!?].*|[\w ,]*=\s*[%!].*|[^#]*\?)$")
 _PYTHON_BODY = ("%%time", "%%timeit", "%%capture", "%%prun")
 """Cell magics below which there is Python; below the others there is another language."""
+
+_BUILDING = threading.Lock()
 
 
 def parse(source: str) -> ast.Module | None:
@@ -81,7 +84,9 @@ def _fingerprint(source: str) -> str:
 
 
 def _tree(source: str) -> ast.Module | None:
-    with warnings.catch_warnings():
+    # Python up to 3.11.7 keeps the depth of all the trees it is building in one place, and the submissions of a class
+    # are examined in one thread while another enters the gradebook: https://github.com/python/cpython/issues/106905
+    with _BUILDING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the student's, for example of an unknown escape in a string
         try:
             return ast.parse(source)

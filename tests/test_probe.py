@@ -3,8 +3,10 @@
 import ast
 import builtins
 import contextlib
+import gc
 import logging
 import random
+import re
 import signal
 import symtable
 import sys
@@ -508,6 +510,30 @@ class TestSteps:
         with_errors = count_steps(outer, 10, without="fails")
         assert with_errors > count_steps(outer, 10, without="helper") > 0
         assert count_steps(outer, 20, without="fails") - with_errors == pytest.approx(with_errors, rel=0.1)
+
+    def test_are_the_same_whatever_ran_before(self) -> None:
+        class Left:
+            def __del__(self) -> None:
+                sum(n for n in range(100))
+
+        def work() -> None:
+            for number in range(500):
+                re.compile(f"a{number % 5}")
+                Left.held = [Left]  # type: ignore[attr-defined]
+
+        re.purge()
+        first = count_steps(work)
+        for _ in range(500):
+            left = Left()
+            left.itself = left  # type: ignore[attr-defined]
+        del left
+        before = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            assert count_steps(work) == first
+        finally:
+            gc.set_threshold(*before)
+        assert gc.isenabled()
 
     def test_leave_no_trace_behind(self) -> None:
         before = sys.gettrace()
