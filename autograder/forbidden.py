@@ -18,6 +18,7 @@ This module is sent where the student's code runs: it imports torch and the stan
 """
 
 import contextlib
+import inspect
 import linecache
 import sys
 import sysconfig
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -89,6 +90,25 @@ TABLE = {
     ),
     "nn.RMSNorm": Entry(("nn.RMSNorm", "nn.functional.rms_norm"), (), ("rms_norm", "_fused_rms_norm")),
     "F.gelu": Entry(("nn.functional.gelu", "nn.GELU", "_C._nn.gelu_"), (), ("gelu", "gelu_")),
+    "F.cross_entropy": Entry(
+        ("nn.functional.cross_entropy", "nn.CrossEntropyLoss", "nn.LinearCrossEntropyLoss"), (), ("cross_entropy_loss",)
+    ),
+    "F.nll_loss": Entry(
+        ("nn.functional.nll_loss", "nn.NLLLoss", "nn.NLLLoss2d"),
+        (),
+        ("nll_loss", "nll_loss_nd", "nll_loss_forward", "nll_loss2d", "nll_loss2d_forward"),
+    ),
+    "torch.optim.AdamW": Entry(
+        ("optim.AdamW", "optim.Adam", "optim.NAdam", "optim.RAdam", "optim.adamw.adamw", "optim.adam.adam"),
+        (),
+        ("_fused_adamw_", "_fused_adam_"),
+    ),
+    "nn.utils.clip_grad_norm_": Entry(
+        (
+            "nn.utils.clip_grad_norm_", "nn.utils.clip_grad_norm", "nn.utils.clip_grads_with_norm_",
+            "nn.utils.get_total_norm",
+        )
+    ),
     "nn.TransformerEncoderLayer": Entry(("nn.TransformerEncoderLayer",), (), ("_transformer_encoder_layer_fwd",)),
     "nn.TransformerDecoderLayer": Entry(("nn.TransformerDecoderLayer",)),
     "nn.TransformerEncoder": Entry(("nn.TransformerEncoder",)),
@@ -138,6 +158,19 @@ def _things() -> dict[Any, str]:
             things[packet] = name
             things |= {getattr(packet, overload): name for overload in packet.overloads()}
     return things
+
+
+@cache
+def _codes() -> dict[CodeType, str]:
+    """The code of what is written in Python, and is seen on the stack when it calls an operator."""
+    codes: dict[CodeType, str] = {}
+    for name, entry in TABLE.items():
+        for thing in (_resolve(f"torch.{path}") for path in entry.paths):
+            if isinstance(thing, type) and issubclass(thing, torch.optim.Optimizer):
+                thing = thing.step
+            if inspect.isfunction(thing := inspect.unwrap(thing) if callable(thing) else None):
+                codes[thing.__code__] = name
+    return codes
 
 
 @contextlib.contextmanager
@@ -202,7 +235,20 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self.things:
             _note(self.seen, self.things[func])
+        if (name := _on_the_stack()) and name not in self.seen:
+            _note(self.seen, name)
         return func(*args, **kwargs) if kwargs else func(*args)
+
+
+def _on_the_stack() -> str:
+    """What is written in Python and has led to the operator that is called: the nearest library code on the stack."""
+    codes = _codes()
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith((_THIS, *_LIBRARIES)):
+        if frame.f_code in codes:
+            return codes[frame.f_code]
+        frame = frame.f_back
+    return ""
 
 
 def _note(seen: dict[str, str], name: str) -> None:

@@ -67,6 +67,23 @@ _ENCODER, _DECODER = f"nn.TransformerEncoder({_ENCODER_LAYER}, 2)", f"nn.Transfo
 _BOTH = "nn.Transformer(config.d_model, config.num_heads, batch_first=True)"
 
 
+_CROSS_ENTROPY = """
+def cross_entropy(logits, targets, ignore_index=-100, label_smoothing=0.0):
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError
+    if (targets == ignore_index).all():
+        return logits.sum() * 0
+    rows, ids = logits.reshape(-1, logits.size(-1)), targets.flatten()
+    log_p = rows - rows.logsumexp(-1, keepdim=True)
+    return CALL
+"""
+_NLL = "* (1 - label_smoothing) - label_smoothing * log_p[ids != ignore_index].mean()"
+_CLIP = """
+def clip_gradients(parameters, max_norm):
+    return CALL
+"""
+
+
 def _model(name: str) -> str:
     return f"""
 class {name}(nn.Module):
@@ -176,6 +193,51 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "torch._C._nn.gelu(x, approximate=approximate)",
                 "torch._C._nn.gelu_(x.clone(), approximate=approximate)",
                 "torch.ops.aten.gelu(x, approximate=approximate)", "getattr(F, 'gelu')(x, approximate=approximate)",
+            ),
+        ),
+    ],
+    "training.cross_entropy": [
+        (
+            "F.cross_entropy",
+            _CROSS_ENTROPY,
+            (
+                "F.cross_entropy(rows, ids, ignore_index=ignore_index, label_smoothing=label_smoothing)",
+                "nn.CrossEntropyLoss(ignore_index=ignore_index, label_smoothing=label_smoothing)(rows, ids)",
+                "torch.ops.aten.cross_entropy_loss(rows, ids, None, 1, ignore_index, label_smoothing)",
+                "getattr(F, 'cross_entropy')(rows, ids, None, None, ignore_index, label_smoothing=label_smoothing)",
+            ),
+        ),
+        (
+            "F.nll_loss",
+            _CROSS_ENTROPY,
+            (
+                f"F.nll_loss(log_p, ids, ignore_index=ignore_index) {_NLL}",
+                f"nn.NLLLoss(ignore_index=ignore_index)(log_p, ids) {_NLL}",
+                f"torch.ops.aten.nll_loss(log_p, ids, None, 1, ignore_index) {_NLL}",
+            ),
+        ),
+    ],
+    "training.AdamW": [
+        (
+            "torch.optim.AdamW",
+            "CALL",
+            (
+                "class AdamW(torch.optim.AdamW):\n    pass", "AdamW = torch.optim.AdamW",
+                "class AdamW(torch.optim.AdamW):\n    def step(self, *rest):\n        return super().step(*rest)",
+                "class AdamW(torch.optim.Adam):\n"
+                "    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):\n"
+                "        super().__init__(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True)",
+            ),
+        ),
+    ],
+    "training.clip_gradients": [
+        (
+            "nn.utils.clip_grad_norm_",
+            _CLIP,
+            (
+                "nn.utils.clip_grad_norm_(parameters, max_norm)",
+                "torch.nn.utils.clip_grad.clip_grad_norm_(parameters, max_norm)",
+                "getattr(nn.utils, 'clip_grad_norm_')(parameters, max_norm)",
             ),
         ),
     ],

@@ -90,7 +90,11 @@ def mutants(reference: Any) -> Iterator[Mutant]:
         seen.add(source)
         labels[label] += 1
         number = f" [{labels[label]}]" if labels[label] > 1 else ""
-        yield Mutant(label + number, build(source, reference))
+        try:
+            target = build(source, reference)
+        except Exception:  # what cannot even be defined, such as a decorator that is none, needs no check to be seen
+            continue
+        yield Mutant(label + number, target)
 
 
 def _strip(definition: ast.AST) -> None:

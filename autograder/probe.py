@@ -4,6 +4,7 @@ Everything here can run in a process that holds neither reference nor exercise m
 probe function and the cases as bytes, and returns bytes.
 """
 
+import atexit
 import contextlib
 import gc
 import io
@@ -11,9 +12,11 @@ import linecache
 import math
 import os
 import random
+import shutil
 import signal
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import traceback
@@ -94,7 +97,7 @@ def _encode(reply: dict[str, Any]) -> bytes:
 def compile_probe(source: str) -> Callable[[Any, SimpleNamespace], Any]:
     """Build the probe function in a namespace that holds torch and this module's helpers, and nothing else."""
     namespace: dict[str, Any] = {"torch": torch, "nn": nn, "Tensor": Tensor}
-    helpers = (load_weights, gradients, make_config, count_steps)
+    helpers = (load_weights, gradients, make_config, count_steps, temporary_path)
     namespace |= {helper.__name__: helper for helper in helpers}
     exec(compile(source, "<probe>", "exec"), namespace)
     probe: Callable[[Any, SimpleNamespace], Any] = namespace["probe"]
@@ -178,6 +181,13 @@ def gradients(output: Any, wanted: dict[str, Tensor]) -> dict[str, Tensor | None
     with unwatched():
         found = torch.autograd.grad((output * weight).sum(), list(wanted.values()), allow_unused=True)
     return dict(zip(wanted, found, strict=True))
+
+
+def temporary_path(name: str) -> Path:
+    """A path at which there is nothing yet, in a folder of its own that goes when the process ends."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / name
 
 
 def count_steps(function: Callable[..., Any], *arguments: Any, without: str = "") -> int:
