@@ -329,7 +329,9 @@ def _described(name: str, value: Any) -> str:
         case int():
             return f"{name}={value}"
         case str() | list() | tuple() | dict():
-            unit = "characters" if isinstance(value, str) else "items"
+            if not value and not isinstance(value, str):
+                return ""
+            unit = ("character" if isinstance(value, str) else "item") + ("s" if len(value) != 1 else "")
             shown = repr(value) if _is_plain(value) else ""
             return f"{name}={shown}" if 0 < len(shown) <= MAX_SHOWN else f"{name} of {len(value)} {unit}"
     return ""

@@ -26,6 +26,10 @@ from course.workspace import PACKAGE, folder, importable, module
 RECORD = "kept.json"
 STANDARD = {
     "math": "import math",
+    "json": "import json",
+    "os": "import os",
+    "Path": "from pathlib import Path",
+    "Any": "from typing import Any",
     "torch": "import torch",
     "Tensor": "from torch import Tensor",
     "nn": "from torch import nn",

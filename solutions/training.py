@@ -213,17 +213,16 @@ def load_checkpoint(path: str | Path, model: nn.Module, optimizer: torch.optim.O
         The number of steps done.
 
     Raises:
-        OSError: the file is not there, or cannot be read.
+        OSError: the file is not there, or may not be opened.
         ValueError: it is damaged, or belongs to another model or optimiser; nothing is changed.
     """
-    try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        weights, state, step = saved["model"], saved["optimizer"], int(saved["step"])
-        shapes = {name: tensor.shape for name, tensor in weights.items()}
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint, or it is damaged: {error}") from error
+    with Path(path).open("rb") as file:
+        try:
+            saved = torch.load(file, weights_only=True, map_location="cpu")
+            weights, state, step = saved["model"], saved["optimizer"], int(saved["step"])
+            shapes = {name: tensor.shape for name, tensor in weights.items()}
+        except Exception as error:
+            raise ValueError(f"{path} is no checkpoint, or it is damaged: {error}") from error
     if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
         raise ValueError(f"{path} belongs to another model: the names or shapes of its weights differ")
     try:

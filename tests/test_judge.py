@@ -30,7 +30,8 @@ MISCONCEPTIONS = [(one, wrong) for one in CHECKS for wrong in one.misconceptions
 def with_result(reference: Any, change: Callable[[Any], Any]) -> Any:
     """The reference, its result changed: a function, or a class whose principal method returns something else."""
     if isinstance(reference, type):
-        method = "forward" if issubclass(reference, nn.Module) else "encode"
+        principal = {nn.Module: "forward", torch.optim.Optimizer: "step", object: "encode"}
+        method = next(name for kind, name in principal.items() if issubclass(reference, kind))
         original = getattr(reference, method)
         changed = {method: lambda self, *args, **kwargs: change(original(self, *args, **kwargs))}
         return type(reference.__name__, (reference,), changed)
@@ -87,6 +88,21 @@ BAD: dict[str, Callable[[Any], Any]] = {
 }
 
 
+SILENT = ["training.save_checkpoint"]
+"""Exercises that return nothing: whatever they do return is not looked at."""
+
+MAKE_THEIR_OWN = ["training.save_checkpoint", "training.load_checkpoint"]
+"""Exercises whose probes make a model of a case's tensors: the student's code does not see them."""
+
+HARMLESS = {
+    ("no axis", "training.cross_entropy"),
+    ("no axis", "training.clip_gradients"),
+    ("flat", "training.clip_gradients"),
+    ("another axis", "training.clip_gradients"),
+}
+"""Changes that leave what was asked for: a sum of one number, a tensor with one number."""
+
+
 def sentence(message: str) -> bool:
     """Whether a message is one clear line, says nothing of the checker, and shows nothing of what is expected."""
     return (
@@ -106,6 +122,11 @@ class TestWhateverComesBack:
     @pytest.mark.parametrize("change", BAD.values(), ids=BAD.keys())
     def test_costs_points_and_is_told_in_one_sentence(self, name: str, change: Callable[[Any], Any]) -> None:
         result = check(name, with_result(find(name).reference, change)).result
+        label = next(label for label, one in BAD.items() if one is change)
+        raised = any(" raised " in message for message in result.messages)  # None has no method that could be called
+        if (label, name) in HARMLESS or (name in SILENT and not raised):
+            assert result.points == result.max_points
+            return
         assert result.points < result.max_points
         assert result.messages
         assert all(map(sentence, result.messages)), result.messages
@@ -120,7 +141,7 @@ class TestWhateverComesBack:
             ).result.messages,
             "None": check(name, with_result(find(name).reference, each(lambda tensor: None))).result.messages,
         }
-        for kind, said in messages.items():
+        for kind, said in messages.items() if name not in SILENT else ():
             assert any(kind in message for message in said), said
 
     @pytest.mark.parametrize(
@@ -137,8 +158,9 @@ class TestWhateverComesBack:
         assert result.points < result.max_points
         (message,) = result.messages
         assert sentence(message), message
-        if "A ValueError was raised for" in message:  # where an exercise asks for that error in other cases
-            assert isinstance(error, ValueError)
+        # Where an exercise asks for errors in other cases, they are told from the student's own by their type alone.
+        if f"{type(error).__name__} was raised for" in message:
+            assert isinstance(error, ValueError) or find(name).claims
             return
         assert f"raised {type(error).__name__}" in message
         assert "`raise error`" in message
@@ -176,7 +198,7 @@ class TestWhateverComesBack:
         is_class = isinstance(checked.reference, type)
         target = type("Meddling", (checked.reference,), {"forward": forward}) if is_class else function
         result = check(name, target).result
-        if not inputs:  # nothing but numbers goes in, so nothing can be changed
+        if not inputs or name in MAKE_THEIR_OWN:  # nothing goes in that could be changed
             assert result.points == result.max_points
             return
         assert result.points < result.max_points

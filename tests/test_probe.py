@@ -26,7 +26,7 @@ from autograder.probe import MisfitError, compile_probe, count_steps, gradients,
 from autograder.wire import Foreign, decode, encode
 from solutions.config import TransformerConfig
 
-GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config", "count_steps"}
+GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config", "count_steps", "temporary_path"}
 CHECKS = list(register().checks.values())
 
 CALL = "def probe(target, case):\n    return {'y': target(case.x)}"

@@ -93,6 +93,15 @@ class TestEveryCheck:
                 "tokenization.BPETokenizer",
                 "tokenization.wordpiece",
             ],
+            "07_training": [
+                "training.cross_entropy",
+                "training.AdamW",
+                "training.warmup_cosine",
+                "training.clip_gradients",
+                "training.sample_batch",
+                "training.save_checkpoint",
+                "training.load_checkpoint",
+            ],
         }
 
     def test_names_and_messages_of_misconceptions_are_told_apart(self) -> None:

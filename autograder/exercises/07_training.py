@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, is_kind, same, same_gradients
@@ -14,7 +14,7 @@ SUM = "a sum or a product in another order"
 _STEP_LINE = "parameter.sub_(lr * mean_hat / (square_hat.sqrt() + eps))"
 _COSINE_LINE = "return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * share)) / 2"
 _NAME_LINE = "unfinished = path.with_name(path.name + '.unfinished')"
-_LOAD_LINE = "saved = torch.load(path, weights_only=True, map_location='cpu')"
+_LOAD_LINE = "saved = torch.load(file, weights_only=True, map_location='cpu')"
 ROWS = "only rows are left after the selection, so axis 1 is the last"
 _LOG_P_LINE = "log_probabilities = logits - logits.logsumexp(-1, keepdim=True)"
 _OF_TARGET = "of_target = log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)"
@@ -101,7 +101,7 @@ class CrossEntropy(Check):
             loss = cross_entropy(logits, case.targets, **case.options)
         except ValueError:
             return {"error": "ValueError"}
-        if not isinstance(loss, Tensor):  # noqa: F821  # given to every probe
+        if not isinstance(loss, Tensor):
             return {"loss": loss, "gradients": {}}
         return {"loss": loss, "gradients": gradients(loss, {"logits": logits})}
 
@@ -365,6 +365,8 @@ class AdamWCheck(Check):
         yield holds(got.kept, "A gradient was changed. Leave it as it is: others may still look at it.")
         once = "The closure must be called once a step, with gradients switched on."
         yield holds(close(got.calls, expected_all["calls"]), once)
+        for found in got.losses:
+            yield is_kind(found, Tensor, "the loss that the closure returned", "the result of `step`")
         yield holds(close(got.losses, expected_all["losses"]), "`step` must return the loss that the closure returned.")
 
 
@@ -629,8 +631,8 @@ class WarmupCosine(Check):
             training.warmup_cosine(step, case.max_lr, case.min_lr, case.warmup_steps, case.total_steps)
             for step in case.steps
         ]
-        number = isinstance(got.rates, torch.Tensor) and got.rates.dim() == 1
-        yield holds(number, "A learning rate is not a number of Python's. Return a float; use the module `math`.")
+        yield is_kind(got.rates, Tensor, "a float; use the module `math`", "a learning rate")
+        yield holds(got.rates.dim() == 1, "A learning rate is a tensor. Return a float; use the module `math`.")
         yield same(got.rates, torch.tensor(rates, dtype=torch.float64), "the learning rate at these steps")
 
 
@@ -756,7 +758,7 @@ class ClipGradients(Check):
         yield holds(number.numel() == 1, "The result is not one number.")
         total = right["total"]
         yield holds(
-            close(number.reshape(()).to(total), total), f"The length of the gradient is not {float(number):.4g}."
+            close(number.reshape(()).to(total), total), f"The length of the gradient is not {float(number):.3g}."
         )
         for place, (found, expected) in enumerate(zip(got.gradients, right["gradients"], strict=True)):
             if expected is not None:
@@ -881,8 +883,9 @@ class SampleBatch(Check):
                 return {"error": type(error).__name__}
             return {"error": ""}
         found = call(case.seed)
-        if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(one, Tensor) for one in found):  # noqa: F821
-            return {"pair": False}
+        if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(one, Tensor) for one in found):
+            wrong = [one for one in found if not isinstance(one, Tensor)] if isinstance(found, tuple) else [found]
+            return {"pair": False, "wrong": wrong[:1]}
         inputs, targets = found
         facts = {
             "pair": True,
@@ -917,7 +920,9 @@ class SampleBatch(Check):
         if case.part == "error":
             yield holds(got.error == "ValueError", NO_ERROR.format("the text is too short for a piece and its target"))
             return
-        yield holds(got.pair, "The result is not a pair of tensors. Return `inputs, targets`.")
+        if not got.pair and got.wrong:
+            yield is_kind(got.wrong[0], tuple, "two tensors, `inputs, targets`")
+        yield holds(got.pair, "The result is not a pair. Return two tensors, `inputs, targets`.")
         shape = (case.batch_size, case.context_length)
         yield holds(got.shapes == [shape, shape], f"The shapes are {got.shapes[0]} and {got.shapes[1]}, not {shape}.")
         yield holds(
@@ -1257,9 +1262,7 @@ class LoadCheckpoint(Check):
             raise
         except Exception as error:
             step, raised = None, type(error).__name__
-        ran = hasattr(torch, "ran_by_a_checkpoint")
-        if ran:
-            del torch.ran_by_a_checkpoint
+        ran = vars(torch).pop("ran_by_a_checkpoint", False)
         zero = all(bool((parameter == 0).all()) for parameter in model.parameters())
         untouched = zero and not fresh.state and fresh.param_groups[0]["lr"] == 0.5
         facts = {"raised": raised, "ran": ran, "untouched": untouched}
@@ -1296,10 +1299,10 @@ class LoadCheckpoint(Check):
         yield holds(close(got.weights, right["weights"]), "The model's weights are not those of the checkpoint.")
         yield holds(close(got.state, right["state"]), "The state of the optimiser is not that of the checkpoint.")
         yield holds(got.lr == right["lr"], "The optimiser's learning rate is not that of the checkpoint.")
+        yield is_kind(got.step, int, "the number of steps done, an int")
         yield holds(got.step == case.step, "What is returned is not the number of steps done.")
 
 
-_READ = 'saved = torch.load(path, weights_only=True, map_location="cpu")'
 _UNLIKE = "shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}"
 slip(
     LoadCheckpoint,
@@ -1347,7 +1350,10 @@ slip(
     LoadCheckpoint,
     "absent is damaged",
     "A file that is not there is called damaged. Let the FileNotFoundError through.",
-    {"    except OSError:\n        raise\n": ""},
+    {
+        '    with Path(path).open("rb") as file:\n': "    if True:\n",
+        "torch.load(file, ": "torch.load(path, ",
+    },
 )
 slip(
     LoadCheckpoint,
