@@ -1,6 +1,8 @@
 """Tests of the checks themselves: what must pass passes, what must fail fails, for the reason that it should."""
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -61,9 +63,11 @@ def verify(check: Check, tick: Callable[[], None] = lambda: None) -> Report:
     report = Report(check.name, check.points, len(check.variants), len(check.misconceptions))
     if len(check.variants) < MINIMUM_VARIANTS:
         report.incomplete.append(f"{len(check.variants)} variants; at least {MINIMUM_VARIANTS} are needed")
-    for step in (_correct_ones, _stub, _misconceptions, _library_calls, _mutants):
-        for _ in step(check, report):
-            tick()
+    # A mutant may write its files wherever it is.
+    with tempfile.TemporaryDirectory(prefix="course-verify-") as folder, contextlib.chdir(folder):
+        for step in (_correct_ones, _stub, _misconceptions, _library_calls, _mutants):
+            for _ in step(check, report):
+                tick()
     return report
 
 
