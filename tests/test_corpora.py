@@ -25,7 +25,7 @@ class TestEvery:
 
     def test_one_that_does_not_exist_is_refused(self) -> None:
         for call in (corpora.load, corpora.card):
-            with pytest.raises(CourseError, match=r"no corpus 'date'. The corpora are: dates, kjv_bbe"):
+            with pytest.raises(CourseError, match=r"no corpus 'date'. The corpora are: dates, kjv_bbe, stories"):
                 call("date")
 
     def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import DatasetDict
 
 from course.chapters import CourseError
-from course.corpora import dates, kjv_bbe
+from course.corpora import dates, kjv_bbe, stories
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Card:
     note: str
 
 
-_CORPORA = {"dates": dates, "kjv_bbe": kjv_bbe}
+_CORPORA = {"dates": dates, "kjv_bbe": kjv_bbe, "stories": stories}
 
 
 def names() -> list[str]:
