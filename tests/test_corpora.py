@@ -2,15 +2,20 @@
 
 import builtins
 import datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course import corpora
 from course.chapters import CourseError
-from course.corpora import dates, kjv_bbe
+from course.corpora import cache, dates, kjv_bbe, stories
+
+SIZES = {"train": 20, "validation": 2, "test": 2}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,9 @@ class TestEvery:
 
     def test_one_that_does_not_exist_is_refused(self) -> None:
         for call in (corpora.load, corpora.card):
-            with pytest.raises(CourseError, match=r"no corpus 'date'. The corpora are: dates, kjv_bbe, stories"):
+            with pytest.raises(
+                CourseError, match=r"no corpus 'date'. The corpora are: dates, kjv_bbe, stories, docstrings"
+            ):
                 call("date")
 
     def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +155,75 @@ class TestVerses:
     def test_a_text_with_other_chapters_is_refused(self) -> None:
         with pytest.raises(ValueError, match="the text has 1 chapters; there should be 2"):
             kjv_bbe.verses("1. a 2. b", [(1, 1), (1, 2)])
+
+
+class TestKept:
+    @pytest.fixture
+    def made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How often the splits were made; the folder for what is kept is a new one."""
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+        times: list[int] = []
+
+        def load() -> DatasetDict:
+            times.append(len(times))
+            return stories.load(sizes=SIZES)
+
+        monkeypatch.setattr(corpora, "stories", SimpleNamespace(load=load, versions=dict))
+        return times
+
+    def load(self) -> Any:
+        return cache.kept("stories", stories, corpora.stories.load, {})
+
+    def test_is_made_once(self, made: list[int]) -> None:
+        first, second = self.load(), self.load()
+        assert made == [0]
+        assert first["train"]["text"] == second["train"]["text"] == stories.load(sizes=SIZES)["train"]["text"]
+
+    def test_is_made_anew_from_another_version(self, made: list[int]) -> None:
+        self.load()
+        cache.kept("stories", stories, corpora.stories.load, {"python": "4.0"})
+        cache.kept("stories", dates, corpora.stories.load, {})  # the source of another module
+        assert made == [0, 1, 2]
+
+    @pytest.mark.parametrize("name", ["train/data-00000-of-00001.arrow", "dataset_dict.json", "train/state.json"])
+    def test_what_is_damaged_is_made_anew(self, made: list[int], name: str) -> None:
+        self.load()
+        path = cache.folder("stories", stories, {}) / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert len(self.load()["train"]) == 20
+        assert len(self.load()["train"]) == 20
+        assert made == [0, 1]
+
+    def test_nothing_half_written_is_left(self, made: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(self: DatasetDict, path: str) -> None:
+            (Path(path) / "half").write_text("half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(DatasetDict, "save_to_disk", full)
+        assert len(self.load()["train"]) == 20
+        place = cache.folder("stories", stories, {})
+        assert list(place.parent.iterdir()) == []
+
+    def test_where_nothing_can_be_written_it_is_there_all_the_same(
+        self, made: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a file").write_text("")
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "a file")
+        assert len(self.load()["train"]) == 20
+
+
+class TestHub:
+    def test_without_a_network_says_what_to_use_instead(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        with pytest.raises(CourseError, match=r"'nobody/nothing' is on the hub.*use one of the course's own.*stories"):
+            corpora.hub("nobody/nothing")
+
+    def test_returns_what_the_library_loads(self, tmp_path: Path) -> None:
+        (tmp_path / "few.txt").write_text("one\ntwo\n")
+        splits = corpora.hub("text", data_files={"train": str(tmp_path / "few.txt")}, cache_dir=str(tmp_path / "cache"))
+        assert splits["train"]["text"] == ["one", "two"]
+
+    def test_a_name_that_does_not_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(CourseError, match="The hub has no dataset"):
+            corpora.hub(str(tmp_path / "nothing"))

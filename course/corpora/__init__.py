@@ -1,11 +1,13 @@
 """The course's corpora: each is made or read on this machine, without a network, and comes with a card."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import datasets
 from datasets import DatasetDict
 
 from course.chapters import CourseError
-from course.corpora import dates, kjv_bbe, stories
+from course.corpora import cache, dates, docstrings, kjv_bbe, stories
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Card:
     note: str
 
 
-_CORPORA = {"dates": dates, "kjv_bbe": kjv_bbe, "stories": stories}
+_CORPORA = {"dates": dates, "kjv_bbe": kjv_bbe, "stories": stories, "docstrings": docstrings}
+_KEPT = ("stories", "docstrings")
+"""Those that take long to make."""
 
 
 def names() -> list[str]:
@@ -48,6 +52,8 @@ def load(name: str) -> DatasetDict:
     """
     corpus = _corpus(name)
     try:
+        if name in _KEPT:
+            return cache.kept(name, corpus, corpus.load, corpus.versions())
         splits: DatasetDict = corpus.load()
     except ModuleNotFoundError as error:
         raise CourseError(
@@ -64,6 +70,28 @@ def card(name: str) -> Card:
         CourseError: there is no such corpus.
     """
     return Card(**_corpus(name).CARD)
+
+
+def hub(name: str, **options: Any) -> DatasetDict:
+    """A dataset of the Hugging Face hub, for those who are online; what was loaded once is there without a network too.
+
+    Args:
+        name: such as "roneneldan/TinyStories".
+        options: what else `datasets.load_dataset` takes, such as a revision.
+
+    Raises:
+        CourseError: it cannot be reached, or there is none of this name.
+    """
+    try:
+        splits: DatasetDict = datasets.load_dataset(name, **options)
+    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise CourseError(f"The hub has no dataset {name!r} that can be read: {error} Nothing was changed.") from error
+    except ConnectionError as error:
+        raise CourseError(
+            f"The dataset {name!r} is on the hub, and the hub cannot be reached: {error}. Without a network use one of "
+            f"the course's own corpora: {', '.join(_CORPORA)}. Nothing was changed."
+        ) from error
+    return splits
 
 
 def _corpus(name: str):  # type: ignore[no-untyped-def]  # a module is not a type
