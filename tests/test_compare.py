@@ -56,12 +56,13 @@ class TestTables:
 
 class TestDescriptions:
     def test_shapes_numbers_and_short_texts_are_shown(self) -> None:
-        given = {"x": torch.zeros(2, 3), "dim": -1, "flag": True, "text": "low", "ids": [1, 2], "pairs": {(1, 2): 3}}
+        given = {"x": torch.zeros(2, 3), "dim": -1, "flag": True, "text": "low", "ids": [1, 2], "none": []}
+        given |= {"pairs": {(1, 2): 3}}
         assert describe(given) == "x (2, 3), dim=-1, text='low', ids=[1, 2], pairs={(1, 2): 3}"
 
     def test_what_holds_tensors_is_not_printed(self) -> None:
         assert (
-            describe({"weights": {"a": torch.zeros(2)}, "all": [torch.ones(3)]}) == "weights of 1 items, all of 1 items"
+            describe({"weights": {"a": torch.zeros(2)}, "all": [torch.ones(3)]}) == "weights of 1 item, all of 1 item"
         )
 
     def test_long_ones_by_their_length(self) -> None:
