@@ -1353,7 +1353,7 @@ slip(
     "A file that is not there is called damaged. Let the FileNotFoundError through.",
     {
         '    with Path(path).open("rb") as file:\n': "    if True:\n",
-        "torch.load(file, ": "torch.load(path, ",
+        ".load(file, ": ".load(path, ",
     },
 )
 slip(
