@@ -1,5 +1,6 @@
 """The trusted side of a check: prepares the cases, reads the replies, and reaches a verdict."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -268,7 +269,8 @@ def _explain(check: Check, trials: list[Trial], failed: list[Trial], result: Res
     fault = trial.finding.message
     if trial.reply.get("error", {}).get("kind") != "stub":
         title = "a case that only grading tries" if trial.case.hidden else trial.case.title
-        given = describe(trial.case.inputs)
+        known = _arguments(check)
+        given = describe({name: value for name, value in trial.case.inputs.items() if name in known})
         fault = f"Tried: {title}{f', with {given}' if given else ''}. {fault}"
     result.messages = [*said, fault]
 
@@ -313,6 +315,18 @@ def _alike(reply: dict[str, Any], other: dict[str, Any]) -> bool:
         keys = ("kind", "type", "message")
         return all(reply["error"].get(key) == other["error"].get(key) for key in keys)
     return close(reply["value"], other["value"])
+
+
+@lru_cache
+def _arguments(check: Check) -> frozenset[str]:
+    """The names of what an exercise's function or class takes: other inputs are the check's own affair."""
+    target = check.reference
+    functions = vars(target).values() if isinstance(target, type) else [target]
+    return frozenset(
+        name
+        for function in filter(inspect.isfunction, map(inspect.unwrap, filter(callable, functions)))
+        for name in inspect.signature(function).parameters
+    )
 
 
 def describe(inputs: dict[str, Any]) -> str:

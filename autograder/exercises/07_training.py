@@ -127,6 +127,13 @@ slip(
 )
 slip(
     CrossEntropy,
+    "log of a sum of exp",
+    "The exponential of a large logit is infinite, and that of a very small one is zero. `logits.logsumexp(-1, "
+    "keepdim=True)` gives the logarithm of the sum without forming them.",
+    {_LOG_P: "logits - logits.exp().sum(-1, keepdim=True).log()"},
+)
+slip(
+    CrossEntropy,
     "log of softmax",
     "The softmax of a very small logit is zero, and its logarithm minus infinity. Subtract "
     "`logits.logsumexp(-1, keepdim=True)` from the logits instead: no probability is ever formed.",
@@ -172,6 +179,17 @@ slip(
      "targets.clamp(min=0)\n    logits, targets = logits.flatten(0, -2), targets.flatten()"},
     read="ignored-targets",
 )  # fmt: skip
+slip(
+    CrossEntropy,
+    "ignored targets looked up",
+    "The log-probability is looked up for the ignored targets too, and their value is no class. Take their places out of "
+    "logits and targets first.",
+    {
+        "    logits, targets = logits[counts], targets[counts]\n": "",
+        "    return losses": "    losses = losses[counts]\n    return losses",
+    },
+    read="ignored-targets",
+)
 slip(
     CrossEntropy,
     "always -100",
@@ -283,20 +301,22 @@ class AdamWCheck(Check):
             }
 
         first, many, decay, groups, state, closure, errors = self.parts
-        yield Case("one step", inputs(1, (3, 2)), first)
-        yield Case("one step with tiny gradients", inputs(1, (4,), scale=1e-9, settings={"weight_decay": 0.0}), first)
+        still = {"weight_decay": 0.0}
+        yield Case("one step", inputs(1, (3, 2), settings=still), first)
+        yield Case("one step with tiny gradients", inputs(1, (4,), scale=1e-9, settings=still), first)
         yield Case("30 steps", inputs(30, (2, 3), (4,), settings={"lr": 0.05, "weight_decay": 0.0}), many)
         betas = {"lr": 0.02, "betas": (0.5, 0.8), "eps": 1e-3, "weight_decay": 0.0}
         yield Case("other betas and eps", inputs(12, (5,), settings=betas), many)
-        yield Case("float32", inputs(5, (3,), dtype=torch.float32), many)
+        yield Case("float32", inputs(5, (3,), dtype=torch.float32, settings=still), many)
         yield Case("lr of 0", inputs(2, (3,), settings={"lr": 0.0}), many)
         none = {"lr": 0.1, "betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}
         yield Case("betas, eps and decay of 0", inputs(3, (4,), settings=none), many)
         rates = [{"lr": rate} for rate in (0.1, 0.05, 0.0, 0.2, 0.01)]
-        yield Case("a learning rate that changes", inputs(5, (4,), changes=rates), many)
+        yield Case("a learning rate that changes", inputs(5, (4,), changes=rates, settings=still), many)
         changes = [{}, {"weight_decay": 0.4}, {"lr": 0.3}, {"eps": 1e-2}]
         yield Case("all settings change", inputs(4, (4,), settings={"lr": 0.1}, changes=changes), groups)
-        yield Case("80 steps", inputs(80, (3,), settings={"lr": 0.01}), many, hidden=True)
+        yield Case("80 steps", inputs(80, (3,), settings={"lr": 0.01} | still), many, hidden=True)
+        yield Case("the usual decay", inputs(5, (3, 2)), decay)
         yield Case("decay of 0.3", inputs(6, (3, 3), settings={"lr": 0.1, "weight_decay": 0.3}), decay)
         zeros = inputs(4, (3,), scale=0.0, settings={"lr": 0.1, "weight_decay": 0.5})
         yield Case("gradients of zero", zeros, decay)
@@ -305,9 +325,9 @@ class AdamWCheck(Check):
         yield Case("one parameter has no gradient", inputs(4, (3,), (2,), missing=[1]), groups)
         late = inputs(5, (3,), (2,), missing=[1], joins=2, settings={"lr": 0.1})
         yield Case("one parameter gets its first gradient late", late, groups)
-        yield Case("step with a closure", inputs(3, (4,), closure=True, settings={"lr": 0.1}), closure)
-        yield Case("state saved and loaded", inputs(8, (3,), (2, 2), reload=4, settings={"lr": 0.05}), state)
-        yield Case("state loaded after one step", inputs(3, (4,), reload=1), state, hidden=True)
+        yield Case("step with a closure", inputs(3, (4,), closure=True, settings={"lr": 0.1} | still), closure)
+        yield Case("state saved and loaded", inputs(8, (3,), (2, 2), reload=4, settings={"lr": 0.05} | still), state)
+        yield Case("state loaded after one step", inputs(3, (4,), reload=1, settings=still), state, hidden=True)
         for title, wrong in {
             "a negative lr": {"lr": -0.1},
             "a beta of 1": {"betas": (0.9, 1.0)},
@@ -429,7 +449,7 @@ slip(
 slip(
     AdamWCheck,
     "eps under the root",
-    "`eps` is added under the root. It is added to the root.",
+    "`eps` stands under the root, as in sqrt(v + eps). It stands beside it: sqrt(v) + eps.",
     {"(square_hat.sqrt() + eps)": "(square_hat + eps).sqrt()"},
 )
 slip(
@@ -488,6 +508,45 @@ slip(
 )
 slip(
     AdamWCheck,
+    "the settings of the beginning",
+    "The settings are those that the optimiser was made with. Take them from the group: it may have its own, and they may "
+    "have changed since.",
+    {"parameter.grad, **group)": "parameter.grad, **self.defaults)"},
+    read="optimiser-state",
+)
+slip(
+    AdamWCheck,
+    "only the first group",
+    "Only the first group of parameters is changed. Go through all of `self.param_groups`.",
+    {"for group in self.param_groups:": "for group in self.param_groups[:1]:"},
+    read="optimiser-state",
+)
+slip(
+    AdamWCheck,
+    "parameters replaced",
+    "A new tensor is made, and the model's parameter stays as it was. Change it in place, with `sub_` and `mul_`.",
+    {"parameter.sub_(lr * mean_hat": "parameter = parameter - (lr * mean_hat"},
+)
+slip(
+    AdamWCheck,
+    "means in float32",
+    "The running means are float32, whatever the parameter is, so they are rounded to seven digits. Make them with "
+    "`torch.zeros_like(parameter)`.",
+    {
+        "mean=torch.zeros_like(parameter)": "mean=torch.zeros(parameter.shape)",
+        "square=torch.zeros_like(parameter)": "square=torch.zeros(parameter.shape)",
+    },
+    read="optimiser-state",
+)
+slip(
+    AdamWCheck,
+    "count in float32",
+    "The count of steps is a float32 tensor, so 1 - beta ** t is rounded to seven digits. Count with a plain int.",
+    {"step=0": "step=torch.tensor(0.0)"},
+    read="optimiser-state",
+)
+slip(
+    AdamWCheck,
     "gradients that are not there",
     "A parameter that took no part in the loss has None as its gradient. Pass it over.",
     {_FOUND: "if True:"},
@@ -526,6 +585,18 @@ slip(
     "closure not called",
     "The closure is not called.",
     {"            with torch.enable_grad():\n                loss = closure()": "            pass"},
+    read="optimiser-state",
+)
+slip(
+    AdamWCheck,
+    "closure after the update",
+    "The closure is called after the update. Call it first: the gradients that it works out are the ones to use, and its "
+    "loss is that of the parameters before the step.",
+    {
+        "        if closure is not None:\n            with torch.enable_grad():\n                loss = closure()\n": "",
+        "        return loss": "        if closure is not None:\n            with torch.enable_grad():\n"
+        "                loss = closure()\n        return loss",
+    },
     read="optimiser-state",
 )
 slip(
@@ -722,7 +793,7 @@ class ClipGradients(Check):
     def prepare(self, rng):
         def inputs(max_norm, *shapes, scale=1.0, missing=(), dtype=torch.float64):
             found = [scale * rng.normal(*shape, dtype=dtype) for shape in shapes]
-            return {"gradients": found, "max_norm": max_norm, "missing": list(missing)}
+            return {"gradients": found, "max_norm": max_norm, "missing": list(missing), "as_list": False}
 
         norm, clipped, untouched = self.parts
         yield Case("one parameter", inputs(100.0, (3, 4)), norm)
@@ -735,6 +806,7 @@ class ClipGradients(Check):
             "a little too long", inputs(1.9, (4,)) | {"gradients": [torch.ones(4, dtype=torch.float64)]}, clipped
         )
         yield Case("float32, one without", inputs(0.1, (3,), (5,), missing=[0], dtype=torch.float32), clipped)
+        yield Case("a list of two", inputs(0.5, (3,), (2, 2), scale=3.0) | {"as_list": True}, clipped)
         yield Case("short ones", inputs(1.0, (3,), (2, 2), scale=0.01), untouched)
         yield Case("zeros", inputs(1.0, (3,), scale=0.0), untouched)
         yield Case("longer than 1, and allowed", inputs(30.0, (5, 5)), untouched, hidden=True)
@@ -747,7 +819,7 @@ class ClipGradients(Check):
             parameter.grad = None if place in case.missing else gradient.clone()
             parameters.append(parameter)
         before = [parameter.grad for parameter in parameters]
-        total = clip_gradients(iter(parameters), case.max_norm)
+        total = clip_gradients(parameters if case.as_list else iter(parameters), case.max_norm)
         kept = all(old is parameter.grad for old, parameter in zip(before, parameters))  # noqa: B905
         return {"total": total, "gradients": [parameter.grad for parameter in parameters], "kept": kept}
 
@@ -817,6 +889,16 @@ slip(
     "gradients replaced",
     "The gradients are not changed: the new ones exist in your function only. Multiply in place, with `mul_`.",
     {"gradient.mul_(factor)": "gradient = gradient * factor"},
+)
+slip(
+    ClipGradients,
+    "goes through them twice",
+    "The parameters are gone through twice. They may come from an iterator, such as `model.parameters()`, which is empty "
+    "the second time: make a list of the gradients first.",
+    {
+        "    for gradient in gradients:\n        gradient.mul_(factor)\n": "    for parameter in parameters:\n"
+        "        if parameter.grad is not None:\n            parameter.grad.mul_(factor)\n",
+    },
 )
 slip(
     ClipGradients,
@@ -1212,6 +1294,8 @@ class LoadCheckpoint(Check):
             "surplus": "a weight too many",
             "optimizer": "a file whose optimiser is a number",
             "step": "a file whose step is a word",
+            "number": "a file whose model is a number",
+            "numbers": "a file whose weights are numbers",
             "absent": "no file",
         }.items():
             yield Case(title, inputs(kind), refused)
@@ -1251,6 +1335,8 @@ class LoadCheckpoint(Check):
         saved |= {"extra": Code()} if case.kind == "code" else {}
         saved |= {"optimizer": 5} if case.kind == "optimizer" else {}
         saved |= {"step": "soon"} if case.kind == "step" else {}
+        saved |= {"model": 5} if case.kind == "number" else {}
+        saved |= {"model": {"first": 3, "second": 4}} if case.kind == "numbers" else {}
         if case.kind != "absent":
             torch.save([1, 2] if case.kind == "other" else saved, path)
         if case.kind in ("cut", "empty"):
@@ -1376,7 +1462,8 @@ slip(
 slip(
     LoadCheckpoint,
     "errors of all kinds",
-    "A damaged file ends in whatever error torch.load raises. Catch it, and raise a ValueError that names the file.",
+    "Another error than a ValueError comes through. `torch.load` may fail, and what it reads may lack an entry, or hold "
+    "something else there. Turn all of this into a ValueError that names the file.",
     {"    except Exception as error:\n": "    except ZeroDivisionError as error:\n"},
 )
 

@@ -297,8 +297,10 @@ def load_by_looking(path, model, optimizer):
     if not isinstance(saved, dict) or {"model", "optimizer", "step"} - saved.keys():
         raise ValueError(f"{path} is no checkpoint")
     mine, step = model.state_dict(), int(saved["step"])
-    if mine.keys() != saved["model"].keys() or not isinstance(saved["optimizer"], dict):
-        raise ValueError("other weights, or no optimiser")
+    if not isinstance(saved["model"], dict) or not isinstance(saved["optimizer"], dict):
+        raise ValueError("no weights, or no optimiser")
+    if mine.keys() != saved["model"].keys() or not all(map(torch.is_tensor, saved["model"].values())):
+        raise ValueError("other weights")
     for name, tensor in mine.items():
         if tensor.shape != saved["model"][name].shape:
             raise ValueError(f"{name} has another shape")
