@@ -28,6 +28,7 @@ def code(value: Any) -> Iterator[Any]:
     elif isinstance(value, types.FunctionType):
         yield from code(value.__code__)
         yield repr(value.__defaults__)
+        yield from code(getattr(value, "__wrapped__", None))  # what a decorator has put its own function around
     elif isinstance(value, type):
         for name, member in vars(value).items():
             if isinstance(member, types.FunctionType):
