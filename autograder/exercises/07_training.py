@@ -1173,23 +1173,11 @@ class SaveCheckpoint(Check):
             over = "The older file was written over. Write to another name first, and rename that file when it is complete."
             yield holds(got.intact, over)
             return
-        model, optimizer = _trained(case)
-        saved = {"model": dict(model.state_dict()), "optimizer": optimizer.state_dict(), "step": case.step}
+        saved = type(self).probe(training.save_checkpoint, case)["saved"]
         yield holds(isinstance(got.saved, dict), "The file does not hold a dict.")
         yield holds(set(got.saved) == set(saved), f"The file has the entries {sorted(map(str, got.saved))}.")
         for name, expected in saved.items():
             yield holds(close(got.saved[name], expected), f"What the file has under `{name}` is not what it should be.")
-
-
-def _trained(case):
-    """A layer and PyTorch's own optimiser after one step."""
-    model = nn.Linear(2, 3, bias=False).to(case.weights.dtype)
-    model.register_buffer("seen", case.gradient.clone())
-    model.weight.data.copy_(case.weights)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    model.weight.grad = case.gradient.clone()
-    optimizer.step()
-    return model, optimizer
 
 
 _WRITTEN = 'torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, unfinished)'

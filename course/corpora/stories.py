@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from datasets import Dataset, DatasetDict
 
@@ -46,6 +46,9 @@ FEELINGS = ("happy", "tired", "sad", "hungry", "proud", "cold")
 SPOTS = ("under the tree", "on the bench", "behind the wall", "in the grass", "near the gate")
 FEWEST, MOST = 2, 5
 """How many things happen between the beginning and the end of a story."""
+
+
+T = TypeVar("T")
 
 
 class NotAStoryError(ValueError):
@@ -189,8 +192,16 @@ class _Thing:
     where: "_Person | str"
 
     @property
+    def word(self) -> str:
+        return THINGS[self.noun] if self.many else self.noun
+
+    @property
     def are(self) -> str:
         return "are" if self.many else "is"
+
+    @property
+    def were(self) -> str:
+        return "were" if self.many else "was"
 
     @property
     def it(self) -> str:
@@ -203,6 +214,9 @@ class _World:
 
     people: list[_Person] = field(default_factory=list)
     things: list[_Thing] = field(default_factory=list)
+
+    def named(self, without: _Person | None = None) -> dict[str, _Person]:
+        return {f" {person.name}": person for person in self.people if person is not without}
 
     def held_by(self, person: _Person) -> list[_Thing]:
         return [thing for thing in self.things if thing.where is person]
@@ -234,6 +248,11 @@ def _tell(chooser: _Chooser) -> None:
 
 def _say(chooser: _Chooser, text: str) -> None:
     chooser.choose({text: 1})
+
+
+def _one_of(chooser: _Chooser, options: Mapping[str, T]) -> T:
+    """Go on with one of these texts, all as probable, and give what it stands for."""
+    return options[chooser.choose(dict.fromkeys(options, 1.0))]
 
 
 def _begin(chooser: _Chooser, world: _World) -> None:
@@ -298,15 +317,9 @@ def _event(chooser: _Chooser, world: _World, person: _Person) -> None:
 
 def _name(chooser: _Chooser, things: Sequence[_Thing]) -> _Thing:
     """One of these things, with its colour or without."""
-    options = {f" {_noun(thing)}": 2.0 for thing in things} | {
-        f" {thing.colour} {_noun(thing)}": 1.0 for thing in things
-    }
+    options = {f" {thing.word}": 2.0 for thing in things} | {f" {thing.colour} {thing.word}": 1.0 for thing in things}
     chosen = chooser.choose(options)
-    return next(thing for thing in things if chosen.split()[-1] == _noun(thing))
-
-
-def _noun(thing: _Thing) -> str:
-    return THINGS[thing.noun] if thing.many else thing.noun
+    return next(thing for thing in things if chosen.split()[-1] == thing.word)
 
 
 def _own_thing(chooser: _Chooser, world: _World, person: _Person) -> _Thing:
@@ -317,8 +330,7 @@ def _own_thing(chooser: _Chooser, world: _World, person: _Person) -> _Thing:
 def _give(chooser: _Chooser, world: _World, person: _Person) -> None:
     thing = _own_thing(chooser, world, person)
     _say(chooser, " to")
-    others = {f" {other.name}": other for other in world.people if other is not person}
-    thing.where = others[chooser.choose(dict.fromkeys(others, 1.0))]
+    thing.where = _one_of(chooser, world.named(without=person))
     _say(chooser, ".")
 
 
@@ -331,16 +343,15 @@ def _put(chooser: _Chooser, world: _World, person: _Person) -> None:
 def _take(chooser: _Chooser, world: _World, person: _Person) -> None:
     _say(chooser, " the")
     thing = _name(chooser, world.lying())
-    _say(chooser, f" that {'were' if thing.many else 'was'} {thing.where}.")
+    _say(chooser, f" that {thing.were} {thing.where}.")
     thing.where = person
 
 
 def _look(chooser: _Chooser, world: _World, person: _Person) -> None:
     """A thing's colour is told again: it must be the one it had."""
     _say(chooser, " the")
-    options = {f" {_noun(thing)}": thing for thing in world.things}
-    thing = options[chooser.choose(dict.fromkeys(options, 1.0))]
-    _say(chooser, f". {thing.it} {'were' if thing.many else 'was'} {thing.colour}.")
+    thing = _one_of(chooser, {f" {thing.word}": thing for thing in world.things})
+    _say(chooser, f". {thing.it} {thing.were} {thing.colour}.")
 
 
 def _see(chooser: _Chooser, world: _World, person: _Person) -> None:
@@ -358,12 +369,9 @@ def _feel(chooser: _Chooser, world: _World, person: _Person) -> None:
 
 def _end(chooser: _Chooser, world: _World) -> None:
     """Somebody asks where a thing is, and somebody else knows: whoever goes on must have followed the story."""
-    people = {f" {person.name}": person for person in world.people}
-    asker = people[chooser.choose(dict.fromkeys(people, 1.0))]
-    things = {f' asked, "Where {thing.are} the {_noun(thing)}?"': thing for thing in world.things}
-    thing = things[chooser.choose(dict.fromkeys(things, 1.0))]
-    others = {f" {person.name}": person for person in world.people if person is not asker}
-    answerer = others[chooser.choose(dict.fromkeys(others, 1.0))]
+    asker = _one_of(chooser, world.named())
+    thing = _one_of(chooser, {f' asked, "Where {thing.are} the {thing.word}?"': thing for thing in world.things})
+    answerer = _one_of(chooser, world.named(without=asker))
     _say(chooser, f' said, "{_whereabouts(thing, asker, answerer)}"')
     chooser.choose({" They went home.": 2, " They were happy.": 1, " It was late.": 1})
 
