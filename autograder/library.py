@@ -152,24 +152,39 @@ def _named(chapter: str) -> set[Name]:
 
 
 def _course_modules(chapter: str) -> set[str]:
-    """The modules of `course` that the chapters so far import, with those that these import."""
+    """The modules of `course` that the chapters so far import, with those that these import.
+
+    What needs a package of data is left out: only experiments use it, and grading skips them.
+    """
     imported = set().union(*(_imported(name, "course") for name in chapters.names() if name <= chapter))
-    waiting = [module or name for module, name in imported]
-    found: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        module = importlib.import_module(f"course.{name}")
-        if hasattr(module, "__path__"):
-            continue  # a package of data: no exercise needs one, and only experiments use it
-        found.add(name)
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("course."):
-                waiting.append(str(node.module).removeprefix("course."))
-            elif isinstance(node, ast.ImportFrom) and node.module == "course":
-                waiting += [alias.name for alias in node.names]
-    return found
+    needed = (_with_imports(module or name) for module, name in imported)
+    return set().union(*(modules for modules in needed if modules is not None))
+
+
+@cache
+def _with_imports(name: str) -> frozenset[str] | None:
+    """A module of `course` with those that it imports, in their turn; None if there is a package of data among them."""
+    module = importlib.import_module(f"course.{name}")
+    if hasattr(module, "__path__"):
+        return None
+    found = {name}
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        for other in _of_course(node):
+            modules = _with_imports(other)
+            if modules is None:
+                return None
+            found |= modules
+    return frozenset(found)
+
+
+def _of_course(node: ast.AST) -> list[str]:
+    """The modules of `course` that a statement imports from."""
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    package, _, module = (node.module or "").partition(".")
+    if package != "course":
+        return []
+    return [module.partition(".")[0]] if module else [alias.name for alias in node.names]
 
 
 def _module_text(module: str, given: set[Name], asked: set[Name]) -> str:

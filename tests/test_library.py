@@ -17,7 +17,9 @@ CHAPTERS = chapters.names()
 
 ASK = """
 import importlib, json, pkgutil, sys
-import solutions
+import course, solutions
+for module in pkgutil.iter_modules(course.__path__):
+    importlib.import_module(f"course.{module.name}")
 found = {}
 for module in [module.name for module in pkgutil.iter_modules(solutions.__path__)]:
     names = vars(importlib.import_module(f"solutions.{module}"))
