@@ -24,7 +24,10 @@ found = {}
 for module in [module.name for module in pkgutil.iter_modules(solutions.__path__)]:
     names = vars(importlib.import_module(f"solutions.{module}"))
     found[module] = {name: type(value).__name__ for name, value in names.items()}
-json.dump([found, importlib.import_module("autograder").__file__], sys.stdout)
+importlib.import_module("autograder")
+packages = ("autograder", "course", "solutions")
+files = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] in packages]
+json.dump([found, files], sys.stdout)
 """
 
 
@@ -69,8 +72,9 @@ class TestWhatIsThere:
         assert not any("misconception" in text for text in files.values())
 
     def test_every_module_can_be_imported_and_the_chapters_exercises_wait(self, chapter: str, folder: Path) -> None:
-        found, client = json.loads(run(folder, ASK))
-        assert Path(client).is_relative_to(folder)
+        found, files = json.loads(run(folder, ASK))
+        # An installation that can be edited would give what the library lacks, and the jail has none.
+        assert [file for file in files if not Path(file).is_relative_to(folder)] == []
         for check in register().checks.values():
             module, _, symbol = check.name.partition(".")
             if check.chapter == chapter:
