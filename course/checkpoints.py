@@ -18,6 +18,7 @@ from course.files import write_whole
 from solutions.config import TransformerConfig
 
 PAD, START, END = "[PAD]", "[START]", "[END]"
+CLS, SEP, MASK = "[CLS]", "[SEP]", "[MASK]"
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,18 @@ def load(place: str | Path, library: str = "solutions") -> Checkpoint:
 
 def _tokenizer(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        return spelled_out(Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises nothing more special
         raise ValueError(f"{path.name}: {error}") from error
+
+
+def spelled_out(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, for which the name of a special token is a text like any other.
+
+    Who writes `[END]` into a text means these five characters. The file does not keep this choice.
+    """
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def build(architecture: str, config: TransformerConfig, library: str = "solutions") -> nn.Module:

@@ -4,30 +4,30 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from course.chapters import CourseError
-from course.checkpoints import PAD, START, build, padded, rows_of, token_id
+from course.checkpoints import PAD, build
 from course.files import write_whole
 from course.recipes import Recipe
+from course.tasks import Batch, Task
+from course.together import Together
 from solutions.config import TransformerConfig
-from solutions.transformer import shift_right
 
 STATE = "state.safetensors"
 SAVE_SECONDS = 60.0
 CLIP = 1.0
-
-Pair = tuple[list[int], list[int]]
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Options:
         seed: of the weights, the order of the data and dropout.
         minutes: stop after so many minutes of training and shape the learning rate by that; None trains all steps.
         bf16: multiply matrices in bfloat16; faster on processors that have it.
+        compile: let torch.compile translate the model first.
         device: where to train.
         library: the package whose classes are trained.
     """
@@ -45,6 +46,7 @@ class Options:
     seed: int = 0
     minutes: float | None = None
     bf16: bool = False
+    compile: bool = False
     device: str = "cpu"
     library: str = "solutions"
 
@@ -56,12 +58,14 @@ class Progress:
     Args:
         step: batches done.
         seconds: spent training, over all sittings.
+        tokens: targets learned from, each as often as it was.
         losses: the training loss at each step.
         validation: step -> loss on the validation split.
     """
 
     step: int = 0
     seconds: float = 0.0
+    tokens: int = 0
     losses: list[float] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
 
@@ -74,26 +78,29 @@ class Progress:
 class Run:
     """One training: it can be saved at any step, and goes on from there bit for bit."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, data: dict[str, list[Pair]], pad_id: int, start_id: int,
-                 options: Options) -> None:  # fmt: skip
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, task: Task, options: Options, together: Together | None = None
+    ) -> None:
         """Put a model to be trained together with what trains it.
 
         Args:
             recipe: its settings.
             model: an untrained one.
-            data: source and target ids of the splits train and validation.
-            pad_id: fills up short sequences and is not learned.
-            start_id: stands before every target.
+            task: its examples and its loss.
             options: of this run.
+            together: the processes that share the work; None means this one alone.
         """
-        self.recipe, self.data, self.options = recipe, data, options
-        self.pad_id, self.start_id = pad_id, start_id
+        self.recipe, self.task, self.options = recipe, task, options
+        self.together = together or Together()
         self.model = model.to(options.device)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=0.01
+            self.model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
         self.progress = Progress()
-        self._epochs: dict[int, list[list[Pair]]] = {}
+        self._epochs: dict[int, list[list[int]]] = {}
+        if options.compile:
+            self.model.compile()
+        self._learner = self.together.wrap(self.model)
 
     @property
     def share(self) -> float:
@@ -121,65 +128,63 @@ class Run:
                 )
             self.progress.losses.append(loss)
             self.progress.step += 1
-            self.progress.seconds += time.monotonic() - start
+            self.progress.seconds += self.together.longest(time.monotonic() - start)
             tick(self)
 
     def validate(self) -> float:
-        """The mean loss per token on the validation split; kept under the present step."""
+        """The mean loss per target on the validation split; kept under the present step."""
         self.model.eval()
         total, count = 0.0, 0
         with torch.no_grad():
-            for batch in batches(self.data["validation"], self.recipe.tokens_per_batch, seed=0):
-                ids = self._tensors(batch)
-                tokens = int((ids[1] != self.pad_id).sum())
-                total += float(self._loss(*ids, smoothing=0.0)) * tokens
-                count += tokens
+            for number, places in enumerate(self._made("validation", seed=0)):
+                part, targets = self._loss(self.model, self.task.batch("validation", places, number), smoothing=0.0)
+                total += float(part)
+                count += targets
         loss = total / count
         self.progress.validation[str(self.progress.step)] = loss
         return loss
 
-    def _batch(self, step: int) -> list[Pair]:
+    def _batch(self, step: int) -> Batch:
         """The batch of a step; it follows from seed and step alone, so a run that goes on sees what it would have."""
         per_epoch = self._epoch(0)
         epoch, index = divmod(step, len(per_epoch))
-        return self._epoch(epoch)[index]
+        return self.task.batch("train", self._epoch(epoch)[index], seed=(self.options.seed << 40) + step)
 
-    def _epoch(self, epoch: int) -> list[list[Pair]]:
+    def _epoch(self, epoch: int) -> list[list[int]]:
         if epoch not in self._epochs:
-            made = list(
-                batches(self.data["train"], self.recipe.tokens_per_batch, seed=1000 * self.options.seed + epoch)
-            )
+            made = list(self._made("train", seed=1000 * self.options.seed + epoch))
             self._epochs = {0: self._epochs.get(0, made), epoch: made}
         return self._epochs[epoch]
 
-    def _step(self, batch: list[Pair]) -> float:
+    def _made(self, split: str, seed: int) -> Iterator[list[int]]:
+        return batches(self.task.sizes(split), self.recipe.tokens_per_batch, seed)
+
+    def _step(self, batch: Batch) -> float:
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * self._schedule()
         self.optimiser.zero_grad()
-        loss = self._loss(*self._tensors(batch), smoothing=self.recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        part, targets = self._loss(self._learner, self.together.part(batch), self.recipe.label_smoothing)
+        total, count = self.together.sum(float(part.detach()), targets)
+        # The processes' gradients are averaged: so many times its part of the mean makes their sum the mean's.
+        (part * (self.together.size / count)).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        if math.isfinite(loss.item()):
+        loss = total / count
+        if math.isfinite(loss):
             self.optimiser.step()
-        return loss.item()
+            self.progress.tokens += count
+        return loss
 
     def _schedule(self) -> float:
         """The share of the highest learning rate: a straight warm-up, then half a cosine down to a twentieth."""
         warm = (self.progress.step + 1) / self.recipe.warmup_steps
         return min(1.0, warm) * (0.05 + 0.95 * (1 + math.cos(math.pi * self.share)) / 2)
 
-    def _tensors(self, batch: list[Pair]) -> tuple[Tensor, Tensor]:
-        sides = zip(*batch, strict=True)
-        source, target = (padded(list(side), self.pad_id).to(self.options.device) for side in sides)
-        return source, target
-
-    def _loss(self, source: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.options.bf16):
-            logits = self.model(source, shift_right(target, self.start_id))
-        return functional.cross_entropy(
-            logits.flatten(0, 1).float(), target.flatten(), ignore_index=self.pad_id, label_smoothing=smoothing
-        )
+    def _loss(self, model: nn.Module, batch: Batch, smoothing: float) -> tuple[Tensor, int]:
+        """The sum of the losses of a batch, and over how many targets it goes."""
+        there = tuple(tensor.to(self.options.device) for tensor in batch)
+        with torch.autocast(self.options.device.split(":")[0], torch.bfloat16, enabled=self.options.bf16):
+            return self.task.loss(model, there, smoothing)
 
     def save(self, place: Path) -> None:
         """Write everything that is needed to go on; an older state stays until this one is complete."""
@@ -226,14 +231,16 @@ class Run:
         names = [name for name, _ in self.model.named_parameters()]
         return json.dumps([settings, self.options.seed, self.options.library, names], default=str)
 
-    def card(self, command: str) -> dict[str, Any]:
-        """How the model was made."""
+    def card(self, command: str, data: str) -> dict[str, Any]:
+        """How the model was made; `data` says what it learned from."""
         last = self.progress.losses[-100:]
         return {
             "architecture": self.recipe.architecture,
             "learned": self.recipe.says,
             "command": command,
             "seed": self.options.seed,
+            "data": data,
+            "tokens": self.progress.tokens,
             "steps": self.progress.step,
             "minutes": round(self.progress.seconds / 60, 1),
             "training loss, mean of the last 100 steps": round(sum(last) / max(1, len(last)), 4),
@@ -255,37 +262,33 @@ def _optimiser_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]
     return state
 
 
-def prepare(recipe: Recipe, data: dict[str, Any], tokenizer: Tokenizer) -> dict[str, list[Pair]]:
-    """The ids of the splits train and validation, targets ended by [END]."""
-    prepared = {}
-    for split in ("train", "validation"):
-        source, target = (rows_of(tokenizer, list(data[split][column])) for column in ("source", "target"))
-        prepared[split] = list(zip(source, target, strict=True))
-    return prepared
-
-
-def new_run(recipe: Recipe, tokenizer: Tokenizer, data: dict[str, list[Pair]], options: Options) -> Run:
+def new_run(
+    recipe: Recipe, tokenizer: Tokenizer, task: Task, options: Options, together: Together | None = None
+) -> Run:
     """A run of an untrained model whose weights follow from the seed."""
-    pad_id, start_id = token_id(tokenizer, PAD), token_id(tokenizer, START)
-    config = TransformerConfig(vocab_size=tokenizer.get_vocab_size(), pad_id=pad_id, **recipe.config)
+    config = TransformerConfig(
+        vocab_size=tokenizer.get_vocab_size(), pad_id=tokenizer.token_to_id(PAD), **recipe.config
+    )
     torch.manual_seed(options.seed)  # a command of its own, not a library: dropout knows no other generator
-    return Run(recipe, build(recipe.architecture, config, options.library), data, pad_id, start_id, options)
+    return Run(recipe, build(recipe.architecture, config, options.library), task, options, together)
 
 
-def batches(pairs: list[Pair], tokens: int, seed: int) -> Iterator[list[Pair]]:
-    """Every pair once, in a random order of batches; a batch holds pairs of similar length, to need little padding."""
+def batches(sizes: Sequence[int] | NDArray[np.int64], tokens: int, seed: int) -> Iterator[list[int]]:
+    """The places of all examples once, in batches in a random order; those of a batch have similar sizes.
+
+    Args:
+        sizes: tokens of each example.
+        tokens: the most that a batch has, counting each example as its largest; a larger example stands alone.
+        seed: of the order.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(pairs), generator=generator).tolist()
-    by_length = sorted(shuffled, key=lambda index: len(pairs[index][0]) + len(pairs[index][1]))
-    made: list[list[Pair]] = []
-    current: list[Pair] = []
-    for index in by_length:
-        size = (len(current) + 1) * (len(pairs[index][0]) + len(pairs[index][1]))
-        if current and size > tokens:
-            made.append(current)
-            current = []
-        current.append(pairs[index])
-    if current:
-        made.append(current)
-    for place in torch.randperm(len(made), generator=generator).tolist():
-        yield made[place]
+    all_sizes = torch.as_tensor(sizes)
+    shuffled = torch.randperm(len(all_sizes), generator=generator)
+    by_size = shuffled[all_sizes[shuffled].sort(stable=True).indices]
+    starts = [0]
+    for place, size in enumerate(all_sizes[by_size].tolist()):
+        if place > starts[-1] and (place - starts[-1] + 1) * size > tokens:
+            starts.append(place)
+    ends = [*starts[1:], len(by_size)]
+    for number in torch.randperm(len(starts), generator=generator).tolist():
+        yield by_size[starts[number] : ends[number]].tolist()

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from datasets import DatasetDict
 
 from course import checkpoints, files, training
 from course.chapters import CourseError
+from course.checkpoints import padded
 from course.cli import main
 from course.recipes import RECIPES, Recipe, characters, reversals, subwords
-from course.training import Options, Run, batches, new_run, padded, prepare
+from course.tasks import Translation
+from course.training import Options, Run, batches, new_run
 from solutions.config import TransformerConfig
 from solutions.transformer import EncoderDecoder
 
@@ -30,15 +33,15 @@ SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def material() -> tuple[Any, dict[str, Any]]:
+def material() -> tuple[Any, Translation]:
     data = reversals()
     small = {name: split.select(range(200)) for name, split in data.items()}
     tokenizer = characters(data["train"])
-    return tokenizer, prepare(SMALL, small, tokenizer)
+    return tokenizer, Translation(DatasetDict(small), tokenizer)
 
 
 @pytest.fixture
-def run(material: tuple[Any, dict[str, Any]]) -> Run:
+def run(material: tuple[Any, Translation]) -> Run:
     return new_run(SMALL, *material, Options(seed=3))
 
 
@@ -139,25 +142,26 @@ class TestRun:
 
     def test_padding_is_not_learned(self, run: Run) -> None:
         run.model.eval()
-        one = run._loss(*run._tensors([([4, 5, 2], [5, 2])]), smoothing=0.0)
-        source, target = run._tensors([([4, 5, 2], [5, 2])])
-        pad = torch.full((1, 3), run.pad_id)
-        assert torch.allclose(one, run._loss(torch.cat([source, pad], 1), torch.cat([target, pad], 1), 0.0), atol=1e-6)
+        assert isinstance(run.task, Translation)
+        source, target = torch.tensor([[4, 5, 2]]), torch.tensor([[5, 2]])
+        pad = torch.full((1, 3), run.task.pad_id)
+        one, count = run._loss(run.model, (source, target), 0.0)
+        more, same = run._loss(run.model, (torch.cat([source, pad], 1), torch.cat([target, pad], 1)), 0.0)
+        assert count == same == 2
+        assert torch.allclose(one, more, atol=1e-6)
 
 
 class TestBatches:
-    def test_hold_every_pair_once_within_the_limit(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        lengths = torch.randint(1, 20, (300, 2), generator=generator).tolist()
-        pairs = [([index] * source, [index] * target) for index, (source, target) in enumerate(lengths)]
-        made = list(batches(pairs, 200, seed=1))
-        assert sorted(pair[0][0] for batch in made for pair in batch) == list(range(300))
+    def test_hold_every_example_once_within_the_limit(self) -> None:
+        sizes = torch.randint(1, 40, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+        made = list(batches(sizes, 200, seed=1))
+        assert sorted(place for batch in made for place in batch) == list(range(300))
         for batch in made:
-            assert len(batch) * max(len(source) + len(target) for source, target in batch) <= 200
-        assert made == list(batches(pairs, 200, seed=1)) != list(batches(pairs, 200, seed=2))
+            assert len(batch) * max(sizes[place] for place in batch) <= 200
+        assert made == list(batches(sizes, 200, seed=1)) != list(batches(sizes, 200, seed=2))
 
-    def test_a_pair_over_the_limit_stands_alone(self) -> None:
-        assert list(batches([([1] * 50, [1])], 10, seed=0)) == [[([1] * 50, [1])]]
+    def test_an_example_over_the_limit_stands_alone(self) -> None:
+        assert sorted(batches([50, 2], 10, seed=0)) == [[0], [1]]
 
     def test_padded(self) -> None:
         assert padded([[1, 2], [3]], 9).tolist() == [[1, 2], [3, 9]]
@@ -182,13 +186,15 @@ class TestTokenizers:
 class TestCheckpoint:
     @pytest.fixture
     def saved(self, run: Run, material: Any, tmp_path: Path) -> Path:
-        checkpoints.save(tmp_path, run.model, material[0], run.card("course train reversal"))
+        checkpoints.save(tmp_path, run.model, material[0], run.card("course train reversal", "reversal"))
         return tmp_path
 
     def test_comes_back_as_it_was_in_half_precision(self, run: Run, saved: Path) -> None:
         loaded = checkpoints.load(saved)
         assert not loaded.model.training
         assert loaded.card["seed"] == 3
+        assert loaded.card["data"] == "reversal"
+        assert loaded.card["tokens"] == run.progress.tokens
         for own, other in zip(loaded.model.parameters(), run.model.parameters(), strict=True):
             assert own.dtype == torch.float32
             assert torch.equal(own, other.half().float())
@@ -266,7 +272,7 @@ class TestCommand:
     def test_a_model_that_does_not_exist(self) -> None:
         outcome = CliRunner().invoke(main, ["train", "reversals"])
         assert (outcome.exit_code, outcome.stdout) == (2, "")
-        assert "no model 'reversals'. The models are: reversal, dates, translation" in outcome.stderr
+        assert "no model 'reversals'. The models are: reversal, dates, translation, stories-gpt" in outcome.stderr
 
     def test_a_folder_that_cannot_be_written_is_found_before_training(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
@@ -302,7 +308,7 @@ def test_ctrl_c_loses_nothing(tmp_path: Path) -> None:
     assert "nothing is lost" in said
     data = reversals()
     tokenizer = characters(data["train"])
-    run = new_run(RECIPES["reversal"], tokenizer, prepare(RECIPES["reversal"], data, tokenizer), Options())
+    run = new_run(RECIPES["reversal"], tokenizer, Translation(data, tokenizer), Options())
     assert run.resume(tmp_path)
     assert 0 < run.progress.step == len(run.progress.losses) < RECIPES["reversal"].steps
 
