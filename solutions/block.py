@@ -4,11 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from solutions.attention import Attend, MultiHeadAttention, fused_attention, scaled_dot_product_attention
 from solutions.config import TransformerConfig
 from solutions.layers import FeedForward, LayerNorm, RMSNorm, SwiGLU
-from solutions.positions import alibi_attention, rotary
+from solutions.positions import alibi_attention, apply_rope, fused_rope, rotary
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:
@@ -19,12 +20,22 @@ def make_norm(config: TransformerConfig) -> nn.Module:
 
 
 def make_feed_forward(config: TransformerConfig) -> nn.Module:
-    """The feed-forward network that a config asks for."""
+    """The feed-forward network that a config asks for; with `fused`, its GELU is PyTorch's own."""
     if config.feed_forward == "swiglu":
         return SwiGLU(config.d_model, config.d_hidden, bias=config.bias, dropout=config.dropout)
-    return FeedForward(
+    kind = _FusedFeedForward if config.fused and config.feed_forward != "relu" else FeedForward
+    return kind(
         config.d_model, config.d_hidden, activation=config.feed_forward, bias=config.bias, dropout=config.dropout
     )
+
+
+class _FusedFeedForward(FeedForward):
+    """The same network with a GELU in one pass over memory, where ours takes one for each of its operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position: (..., D) to (..., D)."""
+        kind = "tanh" if self.activation == "gelu_tanh" else "none"
+        return self.down(self.dropout(functional.gelu(self.up(x), approximate=kind)))
 
 
 def make_attention(config: TransformerConfig) -> MultiHeadAttention:
@@ -45,7 +56,9 @@ def attention_function(config: TransformerConfig, training: bool = False, cross:
         plain = partial(fused_attention, dropout=config.dropout if training else 0.0)
     if cross or config.positions not in ("rope", "alibi"):
         return plain
-    return rotary(plain) if config.positions == "rope" else alibi_attention
+    if config.positions == "alibi":
+        return alibi_attention
+    return rotary(plain, rotate=fused_rope if config.fused else apply_rope)
 
 
 class TransformerBlock(nn.Module):

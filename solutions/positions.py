@@ -1,6 +1,7 @@
 """Four ways to tell a model where a token stands; attention alone is blind to order."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -110,12 +111,36 @@ def alibi_bias(num_heads: int, query_length: int, key_length: int) -> Tensor:
     return -slopes.view(-1, 1, 1) * distance
 
 
-def rotary(attend: Attend, theta: float = 10000.0) -> Attend:
+def fused_rope(x: Tensor, positions: Tensor, theta: float = 10000.0) -> Tensor:
+    """The same rotation as `apply_rope`'s in one pass over memory: a pair is a complex number, times e^(i * angle).
+
+    Args:
+        x: queries or keys (..., T, d), d even.
+        positions: as in `apply_rope`.
+        theta: as in `apply_rope`.
+
+    Returns:
+        (..., T, d), with the dtype of x.
+    """
+    if torch.compiler.is_compiling():  # torch.compile makes one pass of it by itself, and of complex numbers it cannot
+        return apply_rope(x, positions, theta)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    pairs = torch.arange(0, x.size(-1), 2, dtype=exact, device=x.device)
+    angles = positions.unsqueeze(-1) * theta ** (-pairs / x.size(-1))
+    turns = torch.polar(torch.ones_like(angles), angles)
+    numbers = torch.view_as_complex(x.to(exact).reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(numbers * turns).flatten(-2).to(x.dtype)
+
+
+def rotary(
+    attend: Attend, theta: float = 10000.0, rotate: Callable[[Tensor, Tensor, float], Tensor] = apply_rope
+) -> Attend:
     """Make an attention function that rotates queries and keys first.
 
     Args:
         attend: what mixes the values afterwards.
         theta: as in `apply_rope`.
+        rotate: `apply_rope`, or what does the same.
 
     Returns:
         A function of the form of `attend`; its queries stand at the end of its keys.
@@ -125,8 +150,8 @@ def rotary(attend: Attend, theta: float = 10000.0) -> Attend:
         query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         positions = torch.arange(key.size(-2), device=key.device)
-        rotated_query = apply_rope(query, positions[-query.size(-2) :], theta)
-        return attend(rotated_query, apply_rope(key, positions, theta), value, mask)
+        rotated_query = rotate(query, positions[-query.size(-2) :], theta)
+        return attend(rotated_query, rotate(key, positions, theta), value, mask)
 
     return attend_rotated
 

@@ -32,17 +32,18 @@ class Embedding(nn.Module):
         self.positions = LearnedPositions(config.max_length, config.d_model) if learned else None
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
         """Look up each token.
 
         Args:
             ids: integers (B, T), from 0 to V - 1.
+            start: where the first of them stands; not 0 where a text is read in parts.
 
         Returns:
             (B, T, D)
 
         Raises:
-            ValueError: an id is outside the vocabulary, or T exceeds max_length where positions are learned.
+            ValueError: an id is outside the vocabulary, or a place exceeds max_length where positions are learned.
         """
         try:
             x = self.tokens(ids)
@@ -51,10 +52,11 @@ class Embedding(nn.Module):
             raise ValueError(f"ids run from {low} to {high}; they must be at least 0 and below {size}") from error
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.d_model)
+        end = start + ids.size(1)
         if self.positions is not None:
-            x = x + self.positions(ids.size(1))
+            x = x + self.positions(end)[start:]
         elif self.config.positions == "sinusoidal":
-            x = x + sinusoidal_positions(ids.size(1), self.config.d_model).to(x)
+            x = x + sinusoidal_positions(end, self.config.d_model)[start:].to(x)
         return self.dropout(x)
 
 

@@ -1,7 +1,7 @@
 """The four encodings against other ways to compute them, and the properties that they were made for."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,6 +16,7 @@ from solutions.positions import (
     alibi_attention,
     alibi_bias,
     apply_rope,
+    fused_rope,
     rotary,
     sinusoidal_positions,
 )
@@ -27,6 +28,7 @@ seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 6)
 halves = st.integers(1, 5)
 bases = st.floats(2.0, 1e6)
+Rope = Callable[..., Tensor]
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -148,24 +150,35 @@ class TestLearnedPositions:
             LearnedPositions(6, 4)(length)
 
 
-class TestApplyRope:
+@pytest.mark.parametrize("rope", [apply_rope, fused_rope])
+class TestBothRopes:
     @given(seed=seeds, batch=sizes, heads=sizes, length=sizes, half=halves, theta=bases)
     @settings(profile)
     def test_equals_complex_numbers(
-        self, seed: int, batch: int, heads: int, length: int, half: int, theta: float
+        self, rope: Rope, seed: int, batch: int, heads: int, length: int, half: int, theta: float
     ) -> None:
         x = normal(seed, batch, heads, length, 2 * half).requires_grad_()
         positions = torch.randint(0, 50, (batch, 1, length), generator=torch.Generator().manual_seed(seed))
-        agree(apply_rope(x, positions, theta), rope_by_complex_numbers(x, positions, theta), x)
+        agree(rope(x, positions, theta), rope_by_complex_numbers(x, positions, theta), x)
 
     @given(seed=seeds, batch=sizes, positions=st.lists(st.integers(0, 500), min_size=1, max_size=6), half=halves)
     @settings(profile)
     def test_equals_one_rotation_matrix_for_each_position(
-        self, seed: int, batch: int, positions: list[int], half: int
+        self, rope: Rope, seed: int, batch: int, positions: list[int], half: int
     ) -> None:
         x = normal(seed, batch, len(positions), 2 * half).requires_grad_()
-        agree(apply_rope(x, torch.tensor(positions)), rope_by_matrices(x, positions, 10000.0), x)
+        agree(rope(x, torch.tensor(positions)), rope_by_matrices(x, positions, 10000.0), x)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+    def test_keeps_the_dtype_and_its_precision(self, rope: Rope, dtype: torch.dtype) -> None:
+        x, far = normal(0, 3, 8, dtype=dtype), torch.tensor([0, 2049, 3001])
+        turned = rope(x, far)
+        assert turned.dtype == dtype
+        exact = rope(x.double(), far)
+        assert torch.allclose(turned.double(), exact, rtol=0, atol=max(8 * torch.finfo(dtype).eps, 4e-4))
+
+
+class TestApplyRope:
     @given(
         seed=seeds,
         half=halves,
@@ -219,14 +232,6 @@ class TestApplyRope:
         ours = [apply_rope(x, torch.arange(length))[..., halves_first] for x in (query, key)]
         assert all(close(own, other) for own, other in zip(ours, theirs, strict=True))
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-    def test_keeps_the_dtype_and_its_precision(self, dtype: torch.dtype) -> None:
-        x, far = normal(0, 3, 8, dtype=dtype), torch.tensor([0, 2049, 3001])
-        turned = apply_rope(x, far)
-        assert turned.dtype == dtype
-        exact = apply_rope(x.double(), far)
-        assert torch.allclose(turned.double(), exact, rtol=0, atol=max(8 * torch.finfo(dtype).eps, 4e-4))
-
     @pytest.mark.parametrize("width", [1, 5])
     def test_refuses_an_odd_width(self, width: int) -> None:
         message = f"the width of x must be even, because components are rotated in pairs; it is {width}"
@@ -279,8 +284,8 @@ class TestRotary:
         theirs = torch.nn.functional.scaled_dot_product_attention(
             rope_by_complex_numbers(query, where, theta), rope_by_complex_numbers(key, where, theta), value, mask
         )
-        for attend in (scaled_dot_product_attention, fused_attention):
-            agree(rotary(attend, theta)(query, key, value, mask)[0], theirs, query, key, value)
+        for attend, rotate in ((scaled_dot_product_attention, apply_rope), (fused_attention, fused_rope)):
+            agree(rotary(attend, theta, rotate)(query, key, value, mask)[0], theirs, query, key, value)
 
     @given(seed=seeds, length=st.integers(2, 8), newest=st.integers(1, 3))
     @settings(profile)
