@@ -95,6 +95,12 @@ bench: environment  ## measure, and write benchmarks/results
 	$(BIN)/python -m benchmarks.autograde
 	$(BIN)/python -m benchmarks.block
 	$(BIN)/python -m benchmarks.attacks
+	$(BIN)/python -m benchmarks.tokenizer
+	$(BIN)/python -m benchmarks.language_models
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.next_sentence
+	$(BIN)/python -m benchmarks.pretraining
+	$(BIN)/python -m benchmarks.streaming
 
 lock: $(VENV)/test.ready  ## write requirements.lock and environment.yml anew from what is installed
 	$(BIN)/python -m course.environment
