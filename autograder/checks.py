@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -231,18 +232,39 @@ def slip(check: type[Check], name: str, message: str, edits: dict[str, str], rea
 
 
 def variant(exercise_name: str, name: str) -> Callable[[Any], Any]:
-    """Enter an independently written correct solution; its source is kept under the exercise's name."""
+    """Enter an independently written correct solution.
+
+    Its source is kept as a student would hand it in: under the exercise's name, behind what it imports.
+    """
 
     def enter(target: Any) -> Any:
         check = _register.checks[exercise_name]
         tree = ast.parse(inspect.getsource(target))
         definition = tree.body[0]
         assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
-        definition.name, definition.decorator_list = check.symbol, []
-        check.variants.append(Named(name, target, ast.unparse(tree)))
+        definition.decorator_list = []
+        imports = _imports_of(definition, inspect.getsource(sys.modules[target.__module__]), check.chapter)
+        for node in ast.walk(definition):
+            if isinstance(node, ast.Name) and node.id == target.__name__:
+                node.id = check.symbol  # it calls itself
+        definition.name = check.symbol
+        source = "\n".join([*map(ast.unparse, imports), "", "", ast.unparse(definition)]).strip()
+        check.variants.append(Named(name, target, source))
         return target
 
     return enter
+
+
+def _imports_of(definition: ast.stmt, module: str, chapter: str) -> Iterator[ast.stmt]:
+    """What a definition needs of the imports of its module; what its notebook defines itself is not imported."""
+    used = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name)}
+    used -= {check.symbol for check in _register.checks.values() if check.chapter == chapter}
+    for statement in ast.parse(module).body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            names = [alias for alias in statement.names if (alias.asname or alias.name.partition(".")[0]) in used]
+            if names:
+                statement.names = names
+                yield statement
 
 
 def build(source: str, reference: Any) -> Any:

@@ -96,6 +96,7 @@ MAKE_THEIR_OWN = ["training.save_checkpoint", "training.load_checkpoint"]
 
 HARMLESS = {
     ("no axis", "training.cross_entropy"),
+    ("no axis", "bert.masked_lm_loss"),
     ("no axis", "training.clip_gradients"),
     ("flat", "training.clip_gradients"),
     ("another axis", "training.clip_gradients"),

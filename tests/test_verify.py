@@ -102,6 +102,18 @@ class TestEveryCheck:
                 "training.save_checkpoint",
                 "training.load_checkpoint",
             ],
+            "08_masked_lm": [
+                "bert.mask_tokens",
+                "bert.sentence_pairs",
+                "bert.masked_lm_loss",
+                "bert.MaskedLanguageModel",
+            ],
+            "09_causal_lm": [
+                "gpt.pack_documents",
+                "gpt.CausalLanguageModel",
+                "gpt.perplexity",
+                "gpt.fit_power_law",
+            ],
         }
 
     def test_names_and_messages_of_misconceptions_are_told_apart(self) -> None:

@@ -7,28 +7,12 @@ from torch import Tensor, nn
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_gradients, same_shape
+from autograder.models import random_weights, with_weights
 from autograder.probe import gradients, load_weights, make_config
 from solutions import transformer
 
 POST_NORM = {"vocab_size": 11, "d_model": 8, "num_heads": 2, "num_layers": 2, "d_ff": 12, "norm_first": False}
 PRE_NORM = POST_NORM | {"norm_first": True}
-
-
-def _weights(rng, module_class, config, dtype=torch.float64):
-    """Random numbers for every parameter, by name; tied ones get the same numbers under each name."""
-    module, numbers, weights = module_class(make_config(**config)), {}, {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        if id(parameter) not in numbers:
-            numbers[id(parameter)] = 0.5 * rng.normal(*parameter.shape, dtype=dtype)
-        weights[name] = numbers[id(parameter)].clone()
-    return weights
-
-
-def _right(module_class, case):
-    """The reference with the weights of the case."""
-    module = module_class(make_config(**case.config))
-    load_weights(module, case.weights)
-    return module
 
 
 def _stack_slips(check, call, arguments):
@@ -123,7 +107,7 @@ class Encoder(Check):
 
     def prepare(self, rng):
         def inputs(ids, mask=None, strict=False, dtype=torch.float64, **config):
-            weights = _weights(rng, transformer.Encoder, config, dtype)
+            weights = random_weights(rng, transformer.Encoder, config, dtype)
             return {"config": config, "weights": weights, "ids": ids, "mask": mask, "strict": strict}
 
         output, mask, norm = self.parts
@@ -153,7 +137,7 @@ class Encoder(Check):
         return {"output": output, "gradients": gradients(output, dict(encoder.named_parameters()))}
 
     def judge(self, case, got):
-        encoder = _right(transformer.Encoder, case)
+        encoder = with_weights(transformer.Encoder, case)
         right = encoder(case.ids, case.mask)
         yield same(got.output, right.detach(), "the output")
         yield from same_gradients(got.gradients, gradients(right, dict(encoder.named_parameters())))
@@ -198,7 +182,7 @@ class Decoder(Check):
 
     def prepare(self, rng):
         def inputs(batch, length, context, mask=None, strict=False, dtype=torch.float64, **config):
-            weights = _weights(rng, transformer.Decoder, config, dtype)
+            weights = random_weights(rng, transformer.Decoder, config, dtype)
             ids, vectors = (
                 rng.integers(0, 11, batch, length),
                 rng.normal(batch, context, config["d_model"], dtype=dtype),
@@ -243,7 +227,7 @@ class Decoder(Check):
         }
 
     def judge(self, case, got):
-        decoder, context = _right(transformer.Decoder, case), case.context.clone().requires_grad_()
+        decoder, context = with_weights(transformer.Decoder, case), case.context.clone().requires_grad_()
         right = decoder(case.ids, context, case.context_mask)
         yield same_shape(got.output, right, "the output")
         if case.part == "causal":
@@ -328,7 +312,7 @@ class EncoderDecoder(Check):
 
     def prepare(self, rng):
         def inputs(source, target, strict=False, dtype=torch.float64, **config):
-            weights = _weights(rng, transformer.EncoderDecoder, config, dtype)
+            weights = random_weights(rng, transformer.EncoderDecoder, config, dtype)
             if not strict:
                 weights |= {name: weights[TABLES[0]].clone() for name in TABLES}
             data = {"source_ids": source, "target_ids": target, "strict": strict, "tables": TABLES}
@@ -370,7 +354,7 @@ class EncoderDecoder(Check):
         }
 
     def judge(self, case, got):
-        model = _right(transformer.EncoderDecoder, case)
+        model = with_weights(transformer.EncoderDecoder, case)
         right, own = model(case.source_ids, case.target_ids), dict(model.named_parameters(remove_duplicate=False))
         yield same_shape(got.logits, right, "the logits")
         if "pad_id" in case.config:
