@@ -234,7 +234,8 @@ def slip(check: type[Check], name: str, message: str, edits: dict[str, str], rea
 def variant(exercise_name: str, name: str) -> Callable[[Any], Any]:
     """Enter an independently written correct solution.
 
-    Its source is kept as a student would hand it in: under the exercise's name, behind what it imports.
+    Its source is kept as a student would hand it in: under the exercise's name, behind what it imports. The decorators
+    below this one are part of it.
     """
 
     def enter(target: Any) -> Any:
@@ -242,7 +243,7 @@ def variant(exercise_name: str, name: str) -> Callable[[Any], Any]:
         tree = ast.parse(inspect.getsource(target))
         definition = tree.body[0]
         assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
-        definition.decorator_list = []
+        definition.decorator_list = definition.decorator_list[1:]
         imports = _imports_of(definition, inspect.getsource(sys.modules[target.__module__]), check.chapter)
         for node in ast.walk(definition):
             if isinstance(node, ast.Name) and node.id == target.__name__:
