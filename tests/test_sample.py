@@ -10,7 +10,7 @@ from types import CodeType
 import jupytext
 import pytest
 
-from autograder.checks import find, of_chapter, register
+from autograder.checks import find, of_chapter
 from autograder.sample import students
 from course import chapters
 
