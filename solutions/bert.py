@@ -15,8 +15,11 @@ from solutions.transformer import Embedding
 IGNORED = -100
 """The label of places that are not asked for."""
 
-MASKED, RANDOM = 0.8, 0.1
-"""Of the chosen places so many are masked and so many get a random token; the rest stays as it is (section 3.1)."""
+MASKED = 0.8
+"""The share of the chosen places that are masked (Devlin et al. 2019, section 3.1)."""
+
+RANDOM = 0.1
+"""The share of the chosen places that get a random token; the rest stays as it is."""
 
 
 def mask_tokens(
