@@ -23,19 +23,24 @@ def make_feed_forward(config: TransformerConfig) -> nn.Module:
     """The feed-forward network that a config asks for; with `fused`, its GELU is PyTorch's own."""
     if config.feed_forward == "swiglu":
         return SwiGLU(config.d_model, config.d_hidden, bias=config.bias, dropout=config.dropout)
-    kind = _FusedFeedForward if config.fused and config.feed_forward != "relu" else FeedForward
-    return kind(
+    network = FeedForward(
         config.d_model, config.d_hidden, activation=config.feed_forward, bias=config.bias, dropout=config.dropout
     )
+    return _FusedFeedForward(network) if config.fused and config.feed_forward != "relu" else network
 
 
-class _FusedFeedForward(FeedForward):
-    """The same network with a GELU in one pass over memory, where ours takes one for each of its operations."""
+class _FusedFeedForward(nn.Module):
+    """The same layers with a GELU in one pass over memory, where ours takes one for each of its operations."""
+
+    def __init__(self, network: FeedForward) -> None:
+        """Take over the layers, under their names."""
+        super().__init__()
+        self.up, self.down, self.dropout = network.up, network.down, network.dropout
+        self.approximate = "tanh" if network.activation == "gelu_tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position: (..., D) to (..., D)."""
-        kind = "tanh" if self.activation == "gelu_tanh" else "none"
-        return self.down(self.dropout(functional.gelu(self.up(x), approximate=kind)))
+        return self.down(self.dropout(functional.gelu(self.up(x), approximate=self.approximate)))
 
 
 def make_attention(config: TransformerConfig) -> MultiHeadAttention:
