@@ -1069,7 +1069,8 @@ class MaskedModel(Check):
     def probe(model_class, case, /):
         model = model_class(make_config(**case.config))
         if case.kind == "fresh":
-            return {"spread": round(model.segments.weight.detach().std().item(), 1)}
+            # In units of 0.02, so that chance does not show: 0 is nothing, 2 is too much, however much.
+            return {"spread": min(2, round(model.segments.weight.detach().std().item() / 0.02))}
         load_weights(model, case.weights, strict=case.kind == "tables")
         own = dict(model.named_parameters(remove_duplicate=False))
         call = model.encode if case.kind in ("encoder", "padding", "segments") else model
@@ -1088,8 +1089,11 @@ class MaskedModel(Check):
 
     def judge(self, case, got):
         if case.kind == "fresh":
-            near = "A fresh model's `segments` are far larger than its tokens' vectors, which have a standard deviation of "
-            yield holds(got.spread == 0.0, near + "2 %. Start them at the same.")
+            wrong = "far larger than" if got.spread == 2 else "far smaller than"
+            what = (
+                f"A fresh model's `segments` are {wrong} its tokens' vectors, which have a standard deviation of 0.02."
+            )
+            yield holds(got.spread == 1, f"{what} Start them at the same.")
             return
         model = with_weights(bert.MaskedLanguageModel, case, strict=False)
         if case.kind in ("encoder", "padding", "segments"):
@@ -1244,7 +1248,7 @@ slip(
     MaskedModel,
     "segments start too large",
     "The two vectors of `segments` start with PyTorch's standard deviation of 1, and drown the tokens' vectors, which start "
-    "at 2 %. Start them as small: `nn.init.normal_(self.segments.weight, std=0.02)`.",
+    "at 0.02. Start them as small: `nn.init.normal_(self.segments.weight, std=0.02)`.",
     {"        nn.init.normal_(self.segments.weight, std=0.02)\n": ""},
     read="segments",
 )
