@@ -232,7 +232,8 @@ class TestCheckpoint:
 
     def test_every_shipped_one_loads_and_has_a_complete_card(self) -> None:
         places = sorted((Path(__file__).parent.parent / "checkpoints").iterdir())
-        assert [place.name for place in places] == ["dates", "translation"]
+        # Every recipe's, but for the toy that the tests train themselves.
+        assert {place.name for place in places} == RECIPES.keys() - {"reversal"}
         for place in places:
             loaded = checkpoints.load(place.name)
             asked = {"command", "seed", "steps", "minutes", "validation loss", "hardware", "torch", "learned"}
