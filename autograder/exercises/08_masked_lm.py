@@ -1377,7 +1377,8 @@ reflection(
     rubric="""
     1 point: says why the plan fails: with more than one block, a token reaches its own place by way of its neighbours. The
     first block writes it into their vectors, and the second reads it there; so the answer leaks, and the loss falls
-    to nearly nothing without anything being learned.
+    to nearly nothing without anything being learned. (Full marks too for the shorter way: the residual stream carries
+    each token's own vector past the attention, so even one block has the answer at its own place.)
 
     1 point: names what each of the two known ways gives up: a causal model sees one side only, and is asked at every
     place; a masked model sees both sides, and is asked at 15 % of the places, so it needs more text for as many answers,
