@@ -24,7 +24,8 @@ def code(value: Any) -> Iterator[Any]:
     if isinstance(value, types.CodeType):
         yield value.co_name, value.co_code, value.co_names
         for constant in value.co_consts:
-            yield from code(constant) if isinstance(constant, types.CodeType) else [(type(constant), constant)]
+            # As it is written: (0.0, 0) and (0, 0.0) are equal.
+            yield from code(constant) if isinstance(constant, types.CodeType) else [repr(constant)]
     elif isinstance(value, types.FunctionType):
         yield from code(value.__code__)
         yield repr(value.__defaults__)

@@ -179,7 +179,7 @@ class TestCommittedFiles:
     def test_are_small(self) -> None:
         large = [path for path in tracked() if path.stat().st_size > LIMIT]
         named = [path.relative_to(ROOT).as_posix() for path in large]
-        models = [name for name in named if re.fullmatch(r"checkpoints/\w+/model\.safetensors", name)]
+        models = [name for name in named if re.fullmatch(r"checkpoints/[\w-]+/model\.safetensors", name)]
         assert [name for name in named if not name.startswith(VENDOR) and name not in models] == []
         assert sum((ROOT / name).stat().st_size for name in models) < 4 * LIMIT
 
