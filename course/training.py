@@ -233,7 +233,7 @@ class Run:
 
     def card(self, command: str, data: str) -> dict[str, Any]:
         """How the model was made; `data` says what it learned from."""
-        last = self.progress.losses[-100:]
+        last, threads = self.progress.losses[-100:], torch.get_num_threads()
         return {
             "architecture": self.recipe.architecture,
             "learned": self.recipe.says,
@@ -246,7 +246,7 @@ class Run:
             "training loss, mean of the last 100 steps": round(sum(last) / max(1, len(last)), 4),
             "validation loss": self.progress.validation,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "hardware": f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+            "hardware": f"{threads} CPU thread{'s' if threads > 1 else ''}, {platform.machine()}"
             if self.options.device == "cpu"
             else self.options.device,
             "torch": torch.__version__,
