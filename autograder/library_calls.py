@@ -77,6 +77,15 @@ def cross_entropy(logits, targets, ignore_index=-100, label_smoothing=0.0):
     log_p = rows - rows.logsumexp(-1, keepdim=True)
     return CALL
 """
+_MASKED_LOSS = """
+def masked_lm_loss(logits, labels):
+    chosen = labels != -100
+    if not chosen.any():
+        return logits.sum() * 0
+    rows, ids = logits[chosen], labels[chosen]
+    log_p = rows - rows.logsumexp(-1, keepdim=True)
+    return CALL
+"""
 _NLL = "* (1 - label_smoothing) - label_smoothing * log_p[ids != ignore_index].mean()"
 _CLIP = """
 def clip_gradients(parameters, max_norm):
@@ -94,6 +103,14 @@ class {name}(nn.Module):
     def forward(self, x, *rest):
         return self.inner(x, *rest)
 """
+
+
+def _encoders(name: str) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [
+        ("nn.TransformerEncoder", _model(name), (_ENCODER,)),
+        ("nn.TransformerEncoderLayer", _model(name), (_ENCODER_LAYER,)),
+        ("nn.Transformer", _model(name), (f"{_BOTH}.encoder",)),
+    ]
 
 
 CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
@@ -245,11 +262,7 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         ("nn.TransformerEncoderLayer", _model("TransformerBlock"), (_ENCODER_LAYER,)),
         ("nn.TransformerDecoderLayer", _model("TransformerBlock"), (_DECODER_LAYER,)),
     ],
-    "transformer.Encoder": [
-        ("nn.TransformerEncoder", _model("Encoder"), (_ENCODER,)),
-        ("nn.TransformerEncoderLayer", _model("Encoder"), (_ENCODER_LAYER,)),
-        ("nn.Transformer", _model("Encoder"), (f"{_BOTH}.encoder",)),
-    ],
+    "transformer.Encoder": _encoders("Encoder"),
     "transformer.Decoder": [
         ("nn.TransformerDecoder", _model("Decoder"), (_DECODER,)),
         ("nn.TransformerDecoderLayer", _model("Decoder"), (_DECODER_LAYER,)),
@@ -260,6 +273,23 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         ("nn.TransformerEncoder", _model("EncoderDecoder"), (_ENCODER,)),
         ("nn.TransformerDecoder", _model("EncoderDecoder"), (_DECODER,)),
     ],
+    "bert.masked_lm_loss": [
+        (
+            "F.cross_entropy",
+            _MASKED_LOSS,
+            (
+                "F.cross_entropy(rows, ids)", "nn.CrossEntropyLoss()(rows, ids)",
+                "torch.ops.aten.cross_entropy_loss(rows, ids)", "getattr(F, 'cross_entropy')(rows, ids)",
+            ),
+        ),
+        (
+            "F.nll_loss",
+            _MASKED_LOSS,
+            ("F.nll_loss(log_p, ids)", "nn.NLLLoss()(log_p, ids)", "torch.ops.aten.nll_loss(log_p, ids)"),
+        ),
+    ],
+    "bert.MaskedLanguageModel": _encoders("MaskedLanguageModel"),
+    "gpt.CausalLanguageModel": _encoders("CausalLanguageModel"),
 }  # fmt: skip
 """Exercise -> what is used, a template, and the calls that stand in it."""
 

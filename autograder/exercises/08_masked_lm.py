@@ -308,7 +308,7 @@ slip(
 slip(
     MaskTokens,
     "always 15 %",
-    "15 % of the places are chosen, whatever `probability` says.",
+    "The share of the chosen places is 15 %, whatever `probability` says.",
     {"chance() < probability": "chance() < 0.15"},
 )
 slip(

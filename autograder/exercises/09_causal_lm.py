@@ -758,7 +758,7 @@ for _name, _message, _edits, _read in [
     ),
     (
         "2 to the power of the loss",
-        "2 was raised to the mean loss. The loss has natural logarithms: use `math.exp`.",
+        "The result is 2 to the mean loss. The loss has natural logarithms: use `math.exp`.",
         {"return math.exp(total / scored)": "return 2 ** (total / scored)"},
         "",
     ),
