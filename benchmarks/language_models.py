@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from benchmarks.results import write
-from solutions.bert import MaskedLanguageModel
+from solutions.bert import IGNORED, MaskedLanguageModel
 from solutions.config import TransformerConfig
 from solutions.gpt import CausalLanguageModel
 
@@ -34,7 +34,7 @@ V = 65
 
 STEPS, ROUNDS = 20, 15
 IDS = torch.randint(V, (B, T + 1), generator=torch.Generator().manual_seed(0))
-LABELS = IDS[:, :-1].masked_fill(torch.rand(B, T, generator=torch.Generator().manual_seed(1)) > 0.15, -100)
+LABELS = IDS[:, :-1].masked_fill(torch.rand(B, T, generator=torch.Generator().manual_seed(1)) > 0.15, IGNORED)
 Model = tuple[nn.Module, Callable[[], Tensor]]
 """A model, and what gives its loss."""
 
@@ -99,7 +99,7 @@ def causal_loss(model: nn.Module) -> Tensor:
 
 def masked_loss(model: nn.Module) -> Tensor:
     """The mean over the chosen places, to which alone our head is applied."""
-    chosen = LABELS != -100
+    chosen = LABELS != IGNORED
     return functional.cross_entropy(model(IDS[:, :-1], chosen=chosen), LABELS[chosen])
 
 

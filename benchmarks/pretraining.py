@@ -125,21 +125,12 @@ def _of_stories(seeds: Sequence[int]) -> Iterator[Row]:
             gaps.append(100 * (nats / floor - 1))
             longest: int = trained.model.config.max_length - 1  # type: ignore[union-attr, operator, assignment]
             texts = evaluate.write(trained, SAMPLED, longest, torch.Generator().manual_seed(seed))
-            accepted.append(100 * sum(map(is_story, texts)) / SAMPLED)
+            accepted.append(100 * sum(map(stories.is_story, texts)) / SAMPLED)
         if minutes == RUNS[0][1]:
             yield row("stories: entropy of the grammar", None, "loss per token", [floor / count])
         yield row(name, spent(models.values()), "loss per token", losses)
         yield row(name, spent(models.values()), "above the entropy, %", gaps)
         yield row(name, spent(models.values()), f"of {SAMPLED} sampled stories accepted, %", accepted)
-
-
-def is_story(text: str) -> bool:
-    """Whether the grammar could have told this text."""
-    try:
-        stories.parse(text)
-    except stories.NotAStoryError:
-        return False
-    return True
 
 
 def _of_docstrings(seeds: Sequence[int]) -> Iterator[Row]:

@@ -1,11 +1,12 @@
 """What can be filled in by counting alone: a single token's share, and what stands between two neighbours."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from course.checkpoints import padded
 from solutions.bert import IGNORED, mask_tokens
@@ -164,6 +165,23 @@ def masked_baselines(
     }
 
 
+def masked_batches(
+    rows: Sequence[Sequence[int]], vocab_size: int, special_ids: Sequence[int], seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What is asked of rows: the inputs and labels of `mask_tokens`, some rows at a time.
+
+    Args:
+        rows: ids as the model reads them.
+        vocab_size: V.
+        special_ids: padding first, the mask last; none of them is chosen.
+        seed: of the masking.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, len(rows), BATCH):
+        ids = padded([list(row) for row in rows[start : start + BATCH]], special_ids[0])
+        yield mask_tokens(ids, special_ids[-1], vocab_size, special_ids, generator)
+
+
 def places_of(rows: Sequence[Sequence[int]], vocab_size: int, special_ids: Sequence[int], seed: int) -> Places:
     """The places that `mask_tokens` chooses in these rows, with their neighbours as it leaves them.
 
@@ -173,13 +191,10 @@ def places_of(rows: Sequence[Sequence[int]], vocab_size: int, special_ids: Seque
         special_ids: padding, [CLS], [SEP] and [MASK], in this order.
         seed: of the masking.
     """
-    generator = torch.Generator().manual_seed(seed)
     found: list[Numbers] = []
-    for start in range(0, len(rows), BATCH):
-        ids = padded([list(row) for row in rows[start : start + BATCH]], special_ids[0])
-        inputs, labels = mask_tokens(ids, special_ids[3], vocab_size, special_ids, generator)
+    for inputs, labels in masked_batches(rows, vocab_size, special_ids, seed):
         row, place = (labels != IGNORED).nonzero(as_tuple=True)
-        found.append(torch.stack([inputs[row, place - 1], inputs[row, place + 1], ids[row, place]]).numpy())
+        found.append(torch.stack([inputs[row, place - 1], inputs[row, place + 1], labels[row, place]]).numpy())
     return Places(*np.concatenate(found, axis=1))
 
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from course.baselines import BATCH as MASKED_TOGETHER
+from course.baselines import masked_batches
 from course.checkpoints import END, Checkpoint, decode, padded, token_id
-from solutions.bert import mask_tokens
 from solutions.gpt import IGNORED, pack_documents
 
 BATCH = 64
@@ -87,12 +86,8 @@ def masked(trained: Checkpoint, rows: Sequence[list[int]], special: Sequence[int
     Returns:
         The mean of -ln p of the hidden tokens, and the share of them that the model finds most probable.
     """
-    generator = torch.Generator().manual_seed(seed)
-    vocab_size = trained.tokenizer.get_vocab_size()
     nats, right, count = 0.0, 0, 0
-    for start in range(0, len(rows), MASKED_TOGETHER):
-        ids = padded(list(rows[start : start + MASKED_TOGETHER]), special[0])
-        inputs, labels = mask_tokens(ids, special[-1], vocab_size, special, generator)
+    for inputs, labels in masked_batches(rows, trained.tokenizer.get_vocab_size(), special, seed):
         chosen = labels != IGNORED
         with torch.no_grad():
             logits = trained.model(inputs, chosen=chosen)

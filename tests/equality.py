@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -24,3 +24,11 @@ def agree(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: T
         outcomes.append((output.detach(), *torch.autograd.grad((output * weight).sum(), copies)))
     for own, other in zip(*outcomes, strict=True):
         assert close(own, other)
+
+
+def with_random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
+    """In float64 and without dropout, so that nothing but the arithmetic differs."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.to(torch.float64).parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4
+    return module.eval()

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
 from solutions.bert import IGNORED, MaskedLanguageModel, mask_tokens, masked_lm_loss, sentence_pairs
 from solutions.config import TransformerConfig
+from tests.equality import with_random_weights
 
 V, D, T, PAD = 31, 12, 9, 0
 DOCUMENTS = [[f"{name}{number}" for number in range(40)] for name in "abcde"]
@@ -22,13 +22,6 @@ def bert_config(**changes: object) -> TransformerConfig:
         "norm_eps": 1e-12,
     }  # fmt: skip
     return TransformerConfig(**(given | changes))  # type: ignore[arg-type]
-
-
-def with_random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.to(torch.float64).parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4
-    return module.eval()
 
 
 NAMES = {

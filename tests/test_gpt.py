@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from solutions.config import TransformerConfig
 from solutions.gpt import IGNORED, CausalLanguageModel, fit_power_law, pack_documents, perplexity
+from tests.equality import with_random_weights
 
 V, D, T = 29, 12, 9
 ids_lists = st.lists(st.lists(st.integers(1, V - 1), max_size=12), min_size=1, max_size=8)
@@ -24,13 +25,6 @@ def gpt2_config(**changes: object) -> TransformerConfig:
         "feed_forward": "gelu_tanh", "scale_embeddings": False,
     }  # fmt: skip
     return TransformerConfig(**(settings | changes))  # type: ignore[arg-type]
-
-
-def with_random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.to(torch.float64).parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4
-    return module.eval()
 
 
 def turned(tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from course import corpora
 from course.corpora import stories
-from course.corpora.stories import NotAStoryError, parse, tell
+from course.corpora.stories import NotAStoryError, is_story, parse, tell
 
 TALE = (
     "One day, Mia and Tom went to the park. Mia had a red ball. Tom had two blue boxes. Tom found the blue boxes. He "
@@ -117,6 +117,8 @@ class TestGrammar:
         text = tell(random.Random(seed)).text
         with pytest.raises(NotAStoryError):
             parse(text[: int(cut * len(text))])
+        assert is_story(text)
+        assert not is_story(text[: int(cut * len(text))])
 
     @given(st.text(max_size=200))
     def test_any_text_is_read_or_refused(self, text: str) -> None:

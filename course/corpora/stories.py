@@ -95,6 +95,15 @@ def parse(text: str) -> Story:
     return Story(text, reader.log_probability)
 
 
+def is_story(text: str) -> bool:
+    """Whether the grammar could have told this text."""
+    try:
+        parse(text)
+    except NotAStoryError:
+        return False
+    return True
+
+
 def stream(seed: int = 0) -> Iterator[Story]:
     """Stories without end, one after the other; the same seed tells the same ones."""
     random_numbers = random.Random(seed)
