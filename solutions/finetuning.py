@@ -147,14 +147,10 @@ def precision_recall_f1(
     )
     if average == "micro":
         there, predicted, right = there.sum(), predicted.sum(), right.sum()
-    scores = (_share(right, predicted), _share(right, there), _share(2 * right, predicted + there))
+    shares = ((right, predicted), (right, there), (2 * right, predicted + there))
+    scores = (part / whole.clamp(min=1) for part, whole in shares)  # where the whole is 0, so is the part
     precision, recall, f1 = (score.mean() if average == "macro" else score for score in scores)
     return precision, recall, f1
-
-
-def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole as float32, and 0 where both are 0."""
-    return part / whole.clamp(min=1)
 
 
 def align_labels(labels: Sequence[int], word_ids: Sequence[int | None], ignore_index: int = -100) -> list[int]:
