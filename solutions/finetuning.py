@@ -61,6 +61,38 @@ class SequenceClassifier(nn.Module):
         return self.output(self.dropout(pooled))
 
 
+class TokenClassifier(nn.Module):
+    """Says to which class each token belongs: a linear layer above an encoder (Devlin et al. 2019, section 4).
+
+    With two classes, whose logits are read as those of a start and of an end, it finds spans.
+    """
+
+    def __init__(self, encoder: MaskedLanguageModel, num_classes: int, dropout: float = 0.0) -> None:
+        """Keep the encoder as `encoder`, and make the linear layer `output`.
+
+        Args:
+            encoder: its encode(ids) gives (B, T, D); its config has d_model.
+            num_classes: C
+            dropout: the probability with which a component of a token's vector is dropped in training.
+        """
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(encoder.config.d_model, num_classes)
+
+    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Score every class at every place.
+
+        Args:
+            ids: integers (B, T)
+            segments: 0 or 1 for each place (B, T); None means all 0.
+
+        Returns:
+            logits (B, T, C)
+        """
+        return self.output(self.dropout(self.encoder.encode(ids, segments)))
+
+
 def freeze(model: nn.Module, keep: Sequence[str] = ()) -> tuple[int, int]:
     """Let only some parts of a model learn.
 

@@ -7,7 +7,7 @@ import datasets
 from datasets import DatasetDict
 
 from course.chapters import CourseError
-from course.corpora import cache, dates, docstrings, kjv_bbe, stories
+from course.corpora import cache, dates, docstrings, kjv_bbe, parameters, stories
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class Card:
     note: str
 
 
-_CORPORA = {"dates": dates, "kjv_bbe": kjv_bbe, "stories": stories, "docstrings": docstrings}
-_KEPT = ("stories", "docstrings")
+_CORPORA = {
+    "dates": dates, "kjv_bbe": kjv_bbe, "stories": stories, "docstrings": docstrings, "parameters": parameters
+}  # fmt: skip
+_KEPT = ("stories", "docstrings", "parameters")
 """Those that take long to make."""
 
 
