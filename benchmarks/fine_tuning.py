@@ -50,8 +50,12 @@ DROPOUT = 0.1
 TUNED_WITH = (1000, 100)
 """Labels and seed with which learning rates are chosen on the validation split."""
 
-RATES = {"pretrained": (3e-4, 1e-3, 3e-3), "from scratch": (3e-4, 1e-3, 3e-3), "frozen": (3e-3, 1e-2, 3e-2)}
-STRENGTHS = (1.0, 10.0, 100.0)
+RATES = {
+    "pretrained": (3e-4, 1e-3, 3e-3),
+    "from scratch": (3e-4, 1e-3, 3e-3, 1e-2),
+    "frozen": (3e-3, 1e-2, 3e-2, 1e-1),
+}
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Of logistic regression: the smaller, the more its weights are held down."""
 
 NOISE = (0.0, 0.05, 0.1, 0.2)
