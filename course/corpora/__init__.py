@@ -7,7 +7,7 @@ import datasets
 from datasets import DatasetDict
 
 from course.chapters import CourseError
-from course.corpora import cache, dates, docstrings, kjv_bbe, parameters, stories
+from course.corpora import cache, dates, docstrings, kjv_bbe, parameters, reviews_zh, stories
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Card:
 
 
 _CORPORA = {
-    "dates": dates, "kjv_bbe": kjv_bbe, "stories": stories, "docstrings": docstrings, "parameters": parameters
+    "dates": dates, "kjv_bbe": kjv_bbe, "stories": stories, "docstrings": docstrings, "parameters": parameters,
+    "reviews_zh": reviews_zh,
 }  # fmt: skip
 _KEPT = ("stories", "docstrings", "parameters")
 """Those that take long to make."""
@@ -60,7 +61,7 @@ def load(name: str) -> DatasetDict:
     except ModuleNotFoundError as error:
         raise CourseError(
             f"The corpus {name!r} is read from the Python package {error.name!r}, which is not installed. Install it "
-            "with `make environment`. Nothing was changed."
+            f"with `{getattr(corpus, 'INSTALL', 'make environment')}`. Nothing was changed."
         ) from error
     return splits
 
