@@ -130,7 +130,7 @@ def _without_markup(lines: Sequence[str]) -> str:
 
 
 LIBRARIES = ("torch", "numpy", "matplotlib", "pandas")
-"""Those whose docstrings are searched, beside Python's own: those of the corpus `docstrings`, which is slow to import."""
+"""Those whose docstrings are searched beside Python's own: the same as in the corpus, which is slow to import."""
 
 
 def docstrings() -> list[Passage]:
@@ -156,6 +156,6 @@ def _page_words() -> list[tuple[str, ...]]:
 
 
 SOURCES = {
-    "pages": Source("the course's pages", 256, _page_words, pages),
+    "pages": Source("the course's pages", 128, _page_words, pages),
     "docstrings": Source("the docstrings of the installed libraries", 64, _versions, docstrings),
 }

@@ -9,13 +9,17 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from course.chapters import CourseError
 from course.passages import SOURCES, Passage, Source
 
-# torch takes a second to import, and `course search --help` needs none of it: functions import what needs torch.
+if TYPE_CHECKING:  # torch takes a second to import, and `course search --help` needs none of it
+    from torch import Tensor
+
+    from course.sentences import Sentences
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Index:
     """
 
     passages: list[Passage]
-    vectors: "Tensor"  # type: ignore[name-defined]  # noqa: F821
+    vectors: "Tensor"
 
-    def nearest(self, query: "Tensor", num: int) -> list[Found]:  # type: ignore[name-defined]  # noqa: F821
+    def nearest(self, query: "Tensor", num: int) -> list[Found]:
         """The passages whose vectors point most nearly in the query's direction.
 
         Args:
@@ -61,10 +65,12 @@ class Index:
 def folder() -> Path:
     """Where indexes are kept: `COURSE_CACHE`, or a folder of the user's cache."""
     own = os.environ.get("COURSE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "build-a-transformer"
+    return (
+        Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "build-a-transformer"
+    )
 
 
-def index(name: str, embed: Callable[[Source, list[Passage]], "Tensor"]) -> Index:  # type: ignore[name-defined]  # noqa: F821
+def index(name: str, embed: Callable[[Source, list[Passage]], "Tensor"]) -> Index:
     """The index from the last time, or made now and kept for the next time.
 
     None that is kept is ever out of date: its name follows from what it is made from. One that is damaged is made
@@ -154,10 +160,10 @@ def search(text: str, num: int, where: str) -> None:
 class _Embedder:
     """Reads passages, and says how far it is."""
 
-    def __init__(self, model: "Sentences") -> None:  # type: ignore[name-defined]  # noqa: F821
+    def __init__(self, model: "Sentences") -> None:
         self.model = model
 
-    def __call__(self, source: Source, passages: list[Passage]) -> "Tensor":  # type: ignore[name-defined]  # noqa: F821
+    def __call__(self, source: Source, passages: list[Passage]) -> "Tensor":
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
