@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from course.chapters import CourseError
+from course.chapters import CourseError, root
 from course.passages import SOURCES, Passage, Source
 
 if TYPE_CHECKING:  # torch takes a second to import, and `course search --help` needs none of it
@@ -56,8 +56,6 @@ class Index:
         """
         from solutions.pretrained import search
 
-        if not self.passages:
-            return []
         cosines, places = search(query, self.vectors, min(num, len(self.passages)))
         return [Found(c, self.passages[i]) for c, i in zip(cosines.tolist(), places.tolist(), strict=True)]
 
@@ -149,7 +147,12 @@ def search(text: str, num: int, where: str) -> None:
     from course import sentences
 
     model = sentences.load()
-    nearest = index(where, _Embedder(model)).nearest(model.embed([text])[0], num)
+    found_in = index(where, _Embedder(model))
+    if not found_in.passages:
+        raise CourseError(
+            f"There is nothing to search: {SOURCES[where].says} are not in {root()}. Nothing was changed."
+        )
+    nearest = found_in.nearest(model.embed([text])[0], num)
     width = max(shutil.get_terminal_size().columns, 40)
     for rank, found in enumerate(nearest, 1):
         click.echo(f"{rank:>2}  {found.cosine:.2f}  {found.passage.name}")

@@ -1,6 +1,8 @@
 """`course search`: what passages there are, how their index is kept, and what the command says."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +92,20 @@ def test_the_libraries_are_those_of_the_corpus() -> None:
     assert passages.LIBRARIES == corpus.PACKAGES
 
 
+def test_what_a_search_imports_is_light() -> None:
+    code = """
+import sys
+import course.cli, course.passages, course.search
+assert "torch" not in sys.modules  # not even for --help
+import course.sentences
+assert not {"datasets", "pandas", "transformers", "autograder"} & sys.modules.keys()
+assert len({source.key for source in course.passages.SOURCES.values()}) == 2
+assert "datasets" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 VOCABULARY = ["cat", "dog", "house", "tree"]
 ANIMALS = [
     Passage("Animals", "Pets", "A cat and a dog. They live in a house.", "a.md:1"),
@@ -105,6 +121,8 @@ class _Counts:
 
     def embed(self, texts: Sequence[str], longest: int = 0, done: object = None) -> Tensor:
         self.read += len(texts)
+        if not texts:
+            return torch.zeros(0, len(VOCABULARY))
         counts = [[text.lower().count(word) for word in VOCABULARY] for text in texts]
         return torch.nn.functional.normalize(torch.tensor(counts, dtype=torch.float32), dim=-1)
 
@@ -148,6 +166,13 @@ def test_passages_that_changed_are_read_again(model: _Counts, monkeypatch: pytes
     run("cat")
     monkeypatch.setitem(search.SOURCES, "pages", Source("others", 16, lambda: "changed", lambda: ANIMALS[:1]))
     assert run("cat").stdout.count(".md:") == 1
+
+
+def test_where_there_is_nothing_the_command_says_so(model: _Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(search.SOURCES, "pages", Source("the animals", 16, lambda: "none", list))
+    result = run("cat")
+    assert result.exit_code == 2
+    assert "Error: There is nothing to search: the animals are not in" in result.stderr
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "fewer"])
