@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from autograder.checks import Case, Check, build, exercise, reflection, slip
+from autograder.checks import Case, Check, Rng, build, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_items
 from autograder.probe import make_config
 from solutions import generation
@@ -835,10 +835,18 @@ class _Writing(Check):
         changed = data | {"options": data["options"] | other, "part": ""}
         return self.probe(write, SimpleNamespace(**changed)).get("ids")
 
-    def until(self, make, wanted):
-        """Inputs that show the difference which a case is about: chance must not hide it."""
-        return next(data for data in (make() for _ in range(1000)) if wanted(data))
+    def until(self, rng, make, wanted):
+        """Inputs that show the difference which a case is about: chance must not hide it.
 
+        They are looked for once: the same seed finds the same ones.
+        """
+        seed = int(rng.integers(0, 2**31, 1))
+        if (type(self), seed) not in self.found:
+            own = Rng(seed)
+            self.found[type(self), seed] = next(data for data in (make(own) for _ in range(5000)) if wanted(data))
+        return self.found[type(self), seed]
+
+    found: ClassVar = {}
     cached = "cache"
     """The part that looks at what the model is given."""
 
@@ -895,12 +903,12 @@ class Sample(_Writing):
     }
 
     def prepare(self, rng):
-        def inputs(n=5, **options):
+        def inputs(n=5, rng=rng, **options):
             return self.prepared(rng, max_new_tokens=n, **options)
 
         def telling(make, *others):
             """Inputs for which each of these changes of the options would change what is written."""
-            return self.until(make, lambda data: all(self.differs(data, **other) for other in others))
+            return self.until(rng, make, lambda data: all(self.differs(data, **other) for other in others))
 
         tokens, rows, end, penalty, cache, model, error = self.parts
         greedy = {"temperature": 0.0}
@@ -909,22 +917,29 @@ class Sample(_Writing):
         yield Case("a longer prompt", inputs(4, prompt=[6, 5, 0, 0, 2], **greedy), tokens)
         warm = {"seed": 11, "temperature": 0.6}
         yield Case(
-            "temperature 0.6", telling(lambda: inputs(8, **warm), {"temperature": 1.0}, {"temperature": 0.0}), tokens
+            "temperature 0.6",
+            telling(lambda rng: inputs(8, rng, **warm), {"temperature": 1.0}, {"temperature": 0.0}),
+            tokens,
         )
         plain = {"seed": 16}
         yield Case(
-            "temperature 1, which is the default", telling(lambda: inputs(8, **plain), {"temperature": 2.0}), tokens
+            "temperature 1, which is the default",
+            telling(lambda rng: inputs(8, rng, **plain), {"temperature": 2.0}),
+            tokens,
         )
         few = {"seed": 12, "temperature": 1.5, "top_k": 2}
-        yield Case("top_k = 2", telling(lambda: inputs(8, **few), {"top_k": None}, {"top_k": 3}), tokens)
+        yield Case("top_k = 2", telling(lambda rng: inputs(8, rng, **few), {"top_k": None}, {"top_k": 3}), tokens)
         likely = {"seed": 13, "temperature": 1.5, "top_p": 0.6}
-        yield Case("top_p = 0.6", telling(lambda: inputs(8, **likely), {"top_p": None}), tokens)
+        yield Case("top_p = 0.6", telling(lambda rng: inputs(8, rng, **likely), {"top_p": None}), tokens)
         every = {"seed": 14, "temperature": 2.0, "top_k": 4, "top_p": 0.9}
         yield Case(
-            "all three", telling(lambda: inputs(8, **every), {"top_k": None}, {"top_p": None}), tokens, hidden=True
+            "all three",
+            telling(lambda rng: inputs(8, rng, **every), {"top_k": None}, {"top_p": None}),
+            tokens,
+            hidden=True,
         )
         three = {"seed": 15, "temperature": 1.5, "num_return_sequences": 3}
-        yield Case("three rows", self.until(lambda: inputs(6, **three), self.rows_differ), rows)
+        yield Case("three rows", self.until(rng, lambda rng: inputs(6, rng, **three), self.rows_differ), rows)
         yield Case("two rows at temperature 0", inputs(4, num_return_sequences=2, **greedy), rows)
         chain = {"size": 7, "end_id": 6, "scores": _chain(7, [5])}
         yield Case("one row that ends", inputs(8, prompt=[4], **chain, **greedy), end)
@@ -932,24 +947,29 @@ class Sample(_Writing):
         yield Case("the end stands in the prompt", inputs(5, prompt=[6, 4], **chain, **greedy), end)
         yield Case("no end_id", inputs(6, prompt=[4], **chain | {"end_id": None}, **greedy), end)
         forked = {"size": 7, "end_id": 6, "scores": _chain(7, [2, 5]), "num_return_sequences": 4, "prompt": [0]}
-        uneven = [lambda seed=seed: inputs(9, seed=seed, **forked) for seed in range(20)]
-        makes = iter(uneven)
-        yield Case("rows that end at different steps", self.until(lambda: next(makes)(), self.ends_differ), end)
+        uneven = self.until(
+            rng, lambda rng: inputs(9, rng, seed=int(rng.integers(0, 1000, 1)), **forked), self.ends_differ
+        )
+        yield Case("rows that end at different steps", uneven, end)
         loud = {"temperature": 0.0, "penalty": 3.0}
         yield Case(
             "penalty = 3, temperature 0",
-            self.until(lambda: inputs(7, **loud), lambda data: self.differs(data, penalty=1.0)),
+            self.until(rng, lambda rng: inputs(7, rng, **loud), lambda data: self.differs(data, penalty=1.0)),
             penalty,
         )
         yield Case(
             "the prompt counts too",
-            self.until(lambda: inputs(1, prompt=[3, 1, 1, 5], **loud), lambda data: self.differs(data, penalty=1.0)),
+            self.until(
+                rng,
+                lambda rng: inputs(1, rng, prompt=[3, 1, 1, 5], **loud),
+                lambda data: self.differs(data, penalty=1.0),
+            ),
             penalty,
         )
         shared = {"heads": (1.0, 0.4), "config": {"num_kv_heads": 1}}
         yield Case("use_cache=False", inputs(4, prompt=[1, 2, 3], use_cache=False, **greedy), cache)
         yield Case("with a cache", inputs(4, prompt=[1, 2, 3], **greedy), cache)
-        apart = self.until(lambda: inputs(4, **shared, **greedy), self.heads_matter)
+        apart = self.until(rng, lambda rng: inputs(4, rng, **shared, **greedy), self.heads_matter)
         yield Case("heads that share keys and values", apart, cache)
         yield Case("a model in training mode", inputs(2, training=True, **greedy), model)
         yield Case("a model in eval mode", inputs(2, training=False, **greedy), model)
@@ -1259,18 +1279,18 @@ class BeamSearch(_Writing):
     }
 
     def prepare(self, rng):
-        def inputs(n, num_beams, **options):
+        def inputs(n, num_beams, rng=rng, **options):
             return self.prepared(rng, max_new_tokens=n, num_beams=num_beams, **options)
 
-        def misleading(*sizes, **options):
-            return self.until(lambda: inputs(*sizes, **options), lambda data: self.differs(data, num_beams=1))
+        def misleading(*sizes, fewer=1, **options):
+            return self.until(
+                rng, lambda rng: inputs(*sizes, rng=rng, **options), lambda data: self.differs(data, num_beams=fewer)
+            )
 
         best, end, penalty, several, model, error = self.parts
         yield Case("one beam", inputs(5, 1), best)
         yield Case("two beams, where greedy search is misled", misleading(5, 2), best)
-        yield Case(
-            "four beams", self.until(lambda: misleading(6, 4), lambda data: self.differs(data, num_beams=2)), best
-        )
+        yield Case("four beams", misleading(6, 4, fewer=2), best)
         yield Case("one new token", inputs(1, 3), best)
         yield Case("more beams than tokens", misleading(3, 5, size=3, prompt=[1]), best)
         yield Case(
@@ -1278,15 +1298,16 @@ class BeamSearch(_Writing):
         )
         yield Case("seven beams, eight tokens", misleading(8, 7), best, hidden=True)
         telling = {
-            "two beams, and texts that end": (2, FEWER),
-            "three beams, and texts that end": (3, FURTHER_DOWN),
-            "texts that may still be beaten": (3, TOO_EARLY),
-            "the last step is the last": (3, ONE_STEP_MORE),
+            "two beams, and texts that end": (2, 1.0, FEWER),
+            "three beams, and texts that end": (3, 0.0, FURTHER_DOWN),
+            "texts that may still be beaten": (3, 1.5, TOO_EARLY),
+            "the last step is the last": (3, 2.0, ONE_STEP_MORE),
         }
-        for title, (beams, edits) in telling.items():
+        for title, (beams, gamma, edits) in telling.items():
             other = _changed(edits)
             data = self.until(
-                lambda beams=beams: inputs(6, beams, end_id=4, size=5, length_penalty=1.5),
+                rng,
+                lambda rng, beams=beams, gamma=gamma: inputs(6, beams, rng, end_id=4, size=5, length_penalty=gamma),
                 lambda data, other=other: self.ends_early(data) and self.told_apart(data, other),
             )
             yield Case(title, data, end)
@@ -1296,7 +1317,8 @@ class BeamSearch(_Writing):
             yield Case(
                 f"length_penalty = {gamma}",
                 self.until(
-                    lambda gamma=gamma: inputs(7, 3, end_id=4, size=5, length_penalty=gamma),
+                    rng,
+                    lambda rng, gamma=gamma: inputs(7, 3, rng, end_id=4, size=5, length_penalty=gamma),
                     lambda data: self.differs(data, length_penalty=1.0) and self.ends_early(data | {"loose": True}),
                 ),
                 penalty,
@@ -1304,7 +1326,9 @@ class BeamSearch(_Writing):
         yield Case("three texts", inputs(5, 4, num_return_sequences=3), several)
         yield Case(
             "texts of different lengths",
-            self.until(lambda: inputs(6, 4, num_return_sequences=4, end_id=4, size=5), self.lengths_differ),
+            self.until(
+                rng, lambda rng: inputs(6, 4, rng, num_return_sequences=4, end_id=4, size=5), self.lengths_differ
+            ),
             several,
         )
         yield Case("a model in training mode", inputs(2, 2, training=True), model)
