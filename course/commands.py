@@ -1,4 +1,4 @@
-"""`course train`."""
+"""`course train` and `course generate`."""
 
 import sys
 import time
@@ -86,6 +86,29 @@ def train(
         f"{run.progress.held_out:.3f}. The checkpoint is in {place}."
     )
     together.leave()
+
+
+@click.command()
+@click.option("--prompt", default="", help="How the texts begin; without it the model begins.")
+@click.option("--num", type=int, help="How many texts.  [default: 5]")
+@click.option("--model", default="docstrings-gpt", show_default=True, help="One of the course's, or a folder.")
+@click.option("--tokens", type=int, default=40, show_default=True, help="The most that are written.")
+@click.option("--temperature", type=float, help="0 takes the likeliest token.  [default: 0.8]")
+@click.option("--top-k", type=int, help="Draw from so many of the likeliest tokens only.")
+@click.option("--top-p", type=float, help="Draw from tokens that together have this probability.  [default: 0.95]")
+@click.option("--penalty", type=float, help="Above 1, tokens that stand in the text already become less likely.")
+@click.option("--beams", type=int, help="Draw nothing: look for the likeliest texts with so many beams.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of what is drawn.")
+def generate(
+    prompt: str, num: int | None, model: str, tokens: int, temperature: float | None, top_k: int | None,
+    top_p: float | None, penalty: float | None, beams: int | None, seed: int,
+) -> None:  # fmt: skip
+    """Let a language model go on with a text, such as --prompt "Return the"."""
+    from course.writing import Choices, write
+
+    texts = write(model, prompt, Choices(num, tokens, temperature, top_k, top_p, penalty, beams, seed))
+    for number, text in enumerate(texts, 1):
+        click.echo(f"--- {number} of {len(texts)}\n{text}")
 
 
 def _command() -> str:

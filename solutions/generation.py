@@ -1,5 +1,8 @@
 """Writing with a language model: which token comes next, many drafts at once, and what need not be computed again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -162,6 +165,18 @@ def check_prompt(model: CausalLanguageModel, prompt: Tensor, max_new_tokens: int
         )
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a model in eval mode and without gradients inside a block, and behind it in the mode in which it came."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
 def sample(
     model: CausalLanguageModel,
     prompt: Tensor,
@@ -205,12 +220,10 @@ def sample(
         raise ValueError(f"temperature={temperature} must not be below 0")
     if num_return_sequences < 1:
         raise ValueError(f"num_return_sequences={num_return_sequences} must be at least 1")
-    training = model.training
-    model.eval()
     ids = prompt.repeat(num_return_sequences, 1)
     ended = torch.zeros_like(ids[:, :1], dtype=torch.bool)
     cache = KVCache(model.config.num_kv_heads) if use_cache else None
-    with torch.no_grad():
+    with evaluating(model):
         for _ in range(max_new_tokens):
             new = ids if cache is None else ids[:, cache.length :]
             logits = repetition_penalty(model(new, cache)[:, -1], ids, penalty)
@@ -221,7 +234,6 @@ def sample(
             ids = torch.cat([ids, following], dim=1)
             if ended.all():
                 break
-    model.train(training)
     return ids
 
 
@@ -287,12 +299,10 @@ def beam_search(
     check_prompt(model, prompt, max_new_tokens)
     if not 1 <= num_return_sequences <= num_beams:
         raise ValueError(f"num_return_sequences={num_return_sequences} must be from 1 to num_beams={num_beams}")
-    training = model.training
-    model.eval()
     cache = KVCache(model.config.num_kv_heads)
     beams, totals = prompt[None], torch.zeros(1, device=prompt.device)
     finished: list[tuple[float, Tensor]] = []
-    with torch.no_grad():
+    with evaluating(model):
         for n in range(1, max_new_tokens + 1):
             log_p = model(beams[:, cache.length :], cache)[:, -1].log_softmax(-1)
             extended = totals[:, None] + log_p
@@ -310,6 +320,5 @@ def beam_search(
             if len(finished) == num_beams and float(totals.max()) / n**length_penalty <= finished[-1][0]:
                 break
             cache.reorder(rows[going])
-    model.train(training)
     best = [text for _, text in finished[:num_return_sequences]]
     return nn.utils.rnn.pad_sequence(best, batch_first=True, padding_value=0 if end_id is None else end_id)
