@@ -1,5 +1,6 @@
 """Checks of chapter 10: the classifier above an encoder, what is frozen, weights for rare classes, scores, and spans."""
 
+import itertools
 from typing import ClassVar
 
 import torch
@@ -387,7 +388,8 @@ for _name, _message, _edits, _read in [
 class Freeze(Check):
     """A model with eleven blocks and a tied table: which of its parameters learn afterwards, and how many numbers.
 
-    The part "counts" keeps whole modules, and a tied table under both of its names: nothing whose choice could go wrong.
+    The part "counts" keeps a norm or the whole encoder, with its tied table under both names: nothing whose choice could
+    go wrong.
     """
 
     def prepare(self, rng):
@@ -413,10 +415,9 @@ class Freeze(Check):
         yield Case("a block, and one of its parameters", inputs("encoder.blocks.4", "encoder.blocks.4.up.bias"), learning,
                    hidden=True)  # fmt: skip
         yield Case("nothing is kept", inputs(kind="counts"), counts)
-        yield Case("the output layer", inputs("output", kind="counts"), counts)
-        yield Case("two tables that are not tied", inputs("output", kind="counts", tied=False), counts)
-        yield Case("both names of a tied table", inputs("encoder.embedding", "encoder.output", kind="counts"), counts)
-        yield Case("the whole model", inputs("encoder", "output", kind="counts"), counts, hidden=True)
+        yield Case("a norm", inputs("encoder.norm", kind="counts"), counts)
+        yield Case("two tables that are not tied", inputs("encoder.norm", kind="counts", tied=False), counts)
+        yield Case("the whole encoder", inputs("encoder", kind="counts"), counts)
         yield Case("a name that does not occur", inputs("head", kind="error"), error)
         yield Case("the beginning of a name", inputs("outp", kind="error"), error)
         yield Case("the end of a name", inputs("blocks.1", kind="error"), error)
@@ -803,8 +804,8 @@ for _name, _message, _edits in [
 class PrecisionRecallF1(Check):
     """Answers of a classifier that is right two times in three, over classes of unequal size.
 
-    Every class is there and answered, but in the part "0 / 0" and in one case of "averages", which overlooks a NaN: that
-    costs the other part.
+    Every class is there and answered, but in the part "0 / 0", which looks only at what is 0 and what is not, and in one
+    case of "averages". There the macro average is compared with the mean of the solution's own scores.
     """
 
     equivalent: ClassVar = {
@@ -858,7 +859,7 @@ class PrecisionRecallF1(Check):
             yield Case(f"{average}: forty answers, four classes", answers(4, 40, average=average), averages)
             yield Case(f"{average}: a table of answers", answers(3, 5, 8, average=average), averages)
             yield Case(f"{average}: one class", data([0, 0], [0, 0], 1, average=average), averages)
-        absent = data([0, 0, 1, 2, 2], [0, 1, 1, 2, 0], 5, average="macro")
+        absent = data([0, 0, 1, 4, 4], [0, 1, 1, 4, 0], 5, average="macro")
         yield Case("macro: two classes that are neither there nor predicted", absent, averages)
         yield Case("four targets, three predictions", broken([0, 1, 2, 0], [0, 1, 2]), errors)
         yield Case("shapes (2, 3) and (3, 2)", broken([[0, 1, 2], [0, 1, 2]], [[0, 1], [2, 0], [1, 2]]), errors)
@@ -878,7 +879,11 @@ class PrecisionRecallF1(Check):
             if case.valid:
                 raise
             return {"error": "ValueError"}
-        return {"scores": scores} if case.valid else {"error": ""}
+        if not case.valid:
+            return {"error": ""}
+        macro = case.average == "macro"
+        each = precision_recall_f1(case.targets, case.predictions, case.num_classes) if macro else None
+        return {"scores": scores, "each": each}
 
     def judge(self, case, got):
         if not case.valid:
@@ -887,10 +892,16 @@ class PrecisionRecallF1(Check):
         yield is_kind(got.scores, tuple, "three tensors: precision, recall and F1")
         yield holds(len(got.scores) == 3, "Return three tensors: precision, recall and F1.")
         right = finetuning.precision_recall_f1(case.targets, case.predictions, case.num_classes, case.average)
+        vector = torch.zeros(case.num_classes)
+        if isinstance(got.each, tuple) and all(same_shape(score, vector).ok for score in got.each):
+            right = tuple(score.mean() for score in got.each)
         for score, expected, name in zip(got.scores, right, ("the precision", "the recall", "F1"), strict=True):
-            if case.part == "averages" and isinstance(score, Tensor) and score.isnan().any():
+            if case.part != "0 / 0":
+                yield same(score, expected, name)
                 continue
-            yield same(score, expected, name)
+            yield same_shape(score, expected, name)
+            zeros = score.isfinite().all() and torch.equal(score == 0, expected == 0)
+            yield holds(zeros, f"Of {name}, other classes are 0 than should be. A share of nothing, 0 / 0, is 0.")
 
 
 _SHAPES = """    if targets.shape != predictions.shape:
@@ -989,7 +1000,7 @@ for _name, _message, _edits, _read in [
         "F1 of two zeros",
         "F1 is NaN where precision and recall are both 0. Count 2 right / (predicted + there) instead; its 0 / 0 is 0.",
         {_MEANS: "precision, recall, _ = scores\n    f1 = 2 * precision * recall / (precision + recall)\n"
-         "    if average == \"macro\":\n        precision, recall, f1 = precision.mean(), recall.mean(), f1.nan_to_num().mean()"},
+         "    if average == \"macro\":\n        precision, recall, f1 = precision.mean(), recall.mean(), f1.mean()"},
         "",
     ),
     (
@@ -1112,7 +1123,7 @@ for _name, _message, _edits, _read in [
 class AlignLabels(Check):
     """Words of one token and of several, and tokens that belong to none.
 
-    The part "first tokens" has a word for every token. A word never comes back after another token: whether it would
+    The part "first tokens" has a word for every token, and "no word" does not look at further tokens of a word. A word never comes back after another token: whether it would
     begin again is not asked.
     """
 
@@ -1161,7 +1172,12 @@ class AlignLabels(Check):
             return
         options = {} if case.ignore_index is None else {"ignore_index": case.ignore_index}
         right = finetuning.align_labels(case.labels, case.word_ids, **options)
-        yield same_items(got.aligned, right, "the list of labels")
+        aligned = got.aligned
+        if case.part == "no word" and isinstance(aligned, list) and len(aligned) == len(right):
+            seen = [case.word_ids[:place] for place in range(len(right))]
+            looked = [word is None or word not in before for word, before in zip(case.word_ids, seen, strict=True)]
+            aligned, right = (list(itertools.compress(one, looked)) for one in (aligned, right))
+        yield same_items(aligned, right, "the list of labels")
 
 
 _LACKING = """        if word is not None and not 0 <= word < len(labels):
