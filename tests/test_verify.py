@@ -114,6 +114,30 @@ class TestEveryCheck:
                 "gpt.perplexity",
                 "gpt.fit_power_law",
             ],
+            "10_fine_tuning": [
+                "finetuning.SequenceClassifier",
+                "finetuning.freeze",
+                "finetuning.class_weights",
+                "finetuning.precision_recall_f1",
+                "finetuning.align_labels",
+                "finetuning.best_span",
+            ],
+            "11_generation": [
+                "generation.top_k_filter",
+                "generation.top_p_filter",
+                "generation.repetition_penalty",
+                "generation.draw",
+                "generation.KVCache",
+                "generation.sample",
+                "generation.beam_search",
+            ],
+            "12_real_weights": [
+                "pretrained.rename_weights",
+                "pretrained.convert_bert",
+                "pretrained.convert_gpt2",
+                "pretrained.mean_pool",
+                "pretrained.search",
+            ],
         }
 
     def test_names_and_messages_of_misconceptions_are_told_apart(self) -> None:
