@@ -41,7 +41,7 @@ from solutions.gpt import IGNORED
 TASKS = ("library", "kind")
 LABELS = (50, 200, 1000, 5000)
 RARE = ("matplotlib", "numpy")
-"""The libraries that skewed tasks ask for: one text in nine is from the first, about one in seventeen from the other."""
+"""The libraries that skewed tasks ask for: one text in nine is from the first, one in seventeen from the second."""
 
 T, LONGEST = 64, 128
 """Tokens of a text that a model reads, and the most that it could; of whole texts there is a comparison."""

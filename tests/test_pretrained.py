@@ -1,0 +1,220 @@
+"""Published weights in the course's models give what the `transformers` library gives; what does not fit is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    PreTrainedModel,
+)
+
+from course import corpora, sentences
+from solutions.bert import MaskedLanguageModel
+from solutions.gpt import CausalLanguageModel
+from solutions.pretrained import (
+    BertEncoder,
+    bert_config,
+    convert_bert,
+    convert_gpt2,
+    gpt2_config,
+    load_weights,
+    mean_pool,
+    search,
+)
+
+TOLERANCE = 1e-5
+
+
+def shaken(model: PreTrainedModel) -> PreTrainedModel:
+    """Every parameter random, biases and norms too, so that none can be exchanged unseen."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def bert(kind: type[PreTrainedModel]) -> PreTrainedModel:
+    config = BertConfig(
+        vocab_size=50, hidden_size=24, num_hidden_layers=12, num_attention_heads=3, intermediate_size=40,
+        max_position_embeddings=20,
+    )  # fmt: skip
+    return shaken(kind(config))
+
+
+def gpt2(kind: type[PreTrainedModel]) -> PreTrainedModel:
+    return shaken(
+        kind(GPT2Config(n_layer=11, n_embd=24, n_head=3, vocab_size=50, n_positions=20, bos_token_id=0, eos_token_id=0))
+    )
+
+
+def some_ids(pad: bool = False) -> Tensor:
+    ids = torch.randint(1, 50, (3, 12), generator=torch.Generator().manual_seed(1))
+    if pad:
+        ids[1, 7:], ids[2, 2:] = 0, 0
+    return ids
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+class TestGPT2:
+    @pytest.mark.parametrize("kind", [GPT2LMHeadModel, GPT2Model])
+    def test_logits(self, kind: type[PreTrainedModel]) -> None:
+        theirs = gpt2(kind)
+        ours = CausalLanguageModel(gpt2_config(theirs.config.to_dict())).eval()
+        load_weights(ours, convert_gpt2(theirs.state_dict()))
+        with torch.no_grad():
+            out = theirs(some_ids())
+            logits = out.logits if kind is GPT2LMHeadModel else out.last_hidden_state @ theirs.wte.weight.T
+            assert apart(ours(some_ids()), logits) < TOLERANCE
+
+    def test_every_tensor_is_used_once(self) -> None:
+        weights = gpt2(GPT2LMHeadModel).state_dict()
+        numbers = sum(tensor.numel() for name, tensor in weights.items() if name != "lm_head.weight")
+        converted = convert_gpt2(weights)
+        assert sum(tensor.numel() for name, tensor in converted.items() if name != "output.weight") == numbers
+        assert converted["output.weight"] is converted["embedding.tokens.weight"] or torch.equal(
+            converted["output.weight"], weights["lm_head.weight"]
+        )
+
+    def test_another_activation_is_refused(self) -> None:
+        settings = gpt2(GPT2LMHeadModel).config.to_dict() | {"activation_function": "relu"}
+        with pytest.raises(ValueError, match="activation_function='relu', and the model of the course has 'gelu_new'"):
+            gpt2_config(settings)
+
+
+class TestBert:
+    @pytest.mark.parametrize("kind", [BertForMaskedLM, BertForPreTraining])
+    def test_logits_of_masked_tokens(self, kind: type[PreTrainedModel]) -> None:
+        theirs, ids = bert(kind), some_ids(pad=True)
+        ours = MaskedLanguageModel(bert_config(theirs.config.to_dict())).eval()
+        load_weights(ours, convert_bert(theirs.state_dict()), without=("pooler", "next_sentence"))
+        segments = (torch.arange(12) > 4).long().expand(3, -1)
+        with torch.no_grad():
+            out = theirs(ids, attention_mask=(ids != 0).long(), token_type_ids=segments)
+            logits = out.logits if kind is BertForMaskedLM else out.prediction_logits
+            assert apart(ours(ids, segments)[ids != 0], logits[ids != 0]) < TOLERANCE
+
+    def test_vectors_and_pooler(self) -> None:
+        theirs, ids = bert(BertModel), some_ids(pad=True)
+        ours = BertEncoder(bert_config(theirs.config.to_dict())).eval()
+        load_weights(ours, convert_bert(theirs.state_dict()))
+        with torch.no_grad():
+            out = theirs(ids, attention_mask=(ids != 0).long())
+            assert apart(ours.encode(ids)[ids != 0], out.last_hidden_state[ids != 0]) < TOLERANCE
+            assert apart(ours(ids), out.pooler_output) < TOLERANCE
+
+    def test_names_of_old_files(self) -> None:
+        weights = bert(BertModel).state_dict()
+        old = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in weights.items()
+        }
+        assert old.keys() != weights.keys()
+        new, again = convert_bert(weights), convert_bert(old | {"embeddings.position_ids": torch.arange(20)})
+        assert new.keys() == again.keys() and all(torch.equal(new[name], again[name]) for name in new)
+
+
+class TestMiniLM:
+    """The published model, from the package that holds it."""
+
+    @pytest.fixture(scope="class")
+    def weights(self) -> dict[str, Tensor]:
+        return load_file(sentences.folder() / "model.safetensors")
+
+    def test_every_tensor_of_the_file_is_used_once(self, weights: dict[str, Tensor]) -> None:
+        converted = convert_bert(weights)
+        assert len(converted) == len(weights) - 1  # the numbers of the positions are no weights
+        assert {tensor.data_ptr() for tensor in converted.values()} == {
+            tensor.data_ptr() for name, tensor in weights.items() if name != "embeddings.position_ids"
+        }
+
+    def test_100_real_sentences(self, weights: dict[str, Tensor]) -> None:
+        place: Path = sentences.folder()
+        theirs = BertModel.from_pretrained(place).eval()
+        ours = BertEncoder(bert_config(theirs.config.to_dict())).eval()
+        load_weights(ours, convert_bert(weights))
+        tokenizer = sentences.tokenizer()
+        texts = list(corpora.load("docstrings")["test"]["summary"][:100])
+        rows = [encoding.ids[:256] for encoding in tokenizer.encode_batch(texts)]
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        real = ids != 0
+        with torch.no_grad():
+            vectors = theirs(ids, attention_mask=real.long()).last_hidden_state
+            assert apart(ours.encode(ids)[real], vectors[real]) < TOLERANCE
+
+
+class TestBadWeights:
+    @pytest.fixture
+    def model(self) -> CausalLanguageModel:
+        return CausalLanguageModel(gpt2_config(gpt2(GPT2Model).config.to_dict()))
+
+    @pytest.fixture
+    def converted(self) -> dict[str, Tensor]:
+        return convert_gpt2(gpt2(GPT2Model).state_dict())
+
+    def test_missing(self, model: CausalLanguageModel, converted: dict[str, Tensor]) -> None:
+        del converted["blocks.3.attention.key.bias"]
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(ValueError, match=r"lack a tensor for 'blocks\.3\.attention\.key\.bias'"):
+            load_weights(model, converted)
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+    def test_extra(self, model: CausalLanguageModel, converted: dict[str, Tensor]) -> None:
+        with pytest.raises(ValueError, match=r"have a tensor 'blocks\.99\.x\.bias', for which the model has no place"):
+            load_weights(model, converted | {"blocks.99.x.bias": torch.zeros(1)})
+
+    def test_of_another_shape(self, model: CausalLanguageModel, converted: dict[str, Tensor]) -> None:
+        with pytest.raises(ValueError, match=r"for 'norm\.bias' has shape \(3,\), and the model needs \(24,\)"):
+            load_weights(model, converted | {"norm.bias": torch.zeros(3)})
+
+    def test_unknown(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"the tensor 'transformer\.h\.0\.adapter\.weight' belongs to no known layer"
+        ):
+            convert_gpt2({"transformer.h.0.adapter.weight": torch.zeros(1)})
+
+    def test_not_to_be_cut(self) -> None:
+        with pytest.raises(ValueError, match=r"the width of 'blocks\.0\.attention\.query_key_value\.bias' is 7"):
+            convert_gpt2({"h.0.attn.c_attn.bias": torch.zeros(7)})
+
+
+class TestVectors:
+    @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 1000))
+    def test_mean_pool_is_the_mean_of_each_row_alone(self, lengths: list[int], seed: int) -> None:
+        vectors = torch.randn(len(lengths), 6, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        mask = torch.arange(6) < torch.tensor(lengths).unsqueeze(1)
+        pooled = mean_pool(vectors.masked_fill(~mask.unsqueeze(-1), float("nan")), mask)
+        for row, length in enumerate(lengths):
+            alone = vectors[row, :length].mean(0) if length else torch.zeros(3, dtype=torch.float64)
+            assert torch.allclose(pooled[row], alone, rtol=0, atol=1e-12)
+
+    @given(st.integers(1, 12), st.integers(0, 1000), st.data())
+    @settings(max_examples=50)
+    def test_search_is_sorted_cosine_similarity(self, count: int, seed: int, data: st.DataObject) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        query, vectors = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (3, count))
+        k = data.draw(st.integers(1, count))
+        cosines, places = search(query, vectors, k)
+        every = functional.cosine_similarity(query.unsqueeze(1), vectors, dim=-1)
+        assert torch.allclose(cosines, every.sort(dim=-1, descending=True).values[:, :k], rtol=0, atol=1e-12)
+        assert torch.allclose(every.gather(-1, places), cosines, rtol=0, atol=1e-12)
+        assert torch.equal(search(query[0], vectors, k)[1], places[0])
+
+    @pytest.mark.parametrize("k", [0, 4])
+    def test_k_out_of_range(self, k: int) -> None:
+        with pytest.raises(ValueError, match=f"k={k} must be from 1 to the number of vectors, 3"):
+            search(torch.ones(2), torch.ones(3, 2), k)
