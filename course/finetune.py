@@ -17,7 +17,7 @@ from solutions.gpt import IGNORED
 from solutions.training import clip_gradients, warmup_cosine
 
 WARMUP = 20
-"""Steps over which the learning rate rises."""
+"""Steps over which the learning rate rises; half of the steps, if there are fewer than twice as many."""
 
 
 def pretrained(trained: Checkpoint) -> MaskedLanguageModel:
@@ -167,7 +167,7 @@ def fit(
             longest = int(_lengths(model, data[0][places]).max())
             batch = [part[places][:, :longest] if part.dim() > 1 else part[places] for part in data]
             for group in optimizer.param_groups:
-                group["lr"] = warmup_cosine(step, learning_rate, 0.0, WARMUP, steps)
+                group["lr"] = warmup_cosine(step, learning_rate, 0.0, min(WARMUP, steps // 2), steps)
             optimizer.zero_grad()
             value = loss(*batch)
             value.backward()  # type: ignore[no-untyped-call]

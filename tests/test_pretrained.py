@@ -131,7 +131,7 @@ class TestBert:
 class TestMiniLM:
     """The published model, from the package that holds it."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def weights(self) -> dict[str, Tensor]:
         return load_file(sentences.folder() / "model.safetensors")
 
@@ -147,7 +147,7 @@ class TestMiniLM:
         theirs = BertModel.from_pretrained(place).eval()
         ours = BertEncoder(bert_config(theirs.config.to_dict())).eval()
         load_weights(ours, convert_bert(weights))
-        tokenizer = sentences.tokenizer()
+        tokenizer = sentences.tokenizer(place)
         texts = list(corpora.load("docstrings")["test"]["summary"][:100])
         rows = [encoding.ids[:256] for encoding in tokenizer.encode_batch(texts)]
         ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
