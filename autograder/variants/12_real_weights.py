@@ -213,10 +213,10 @@ def search_one_by_one(query, vectors, k):
     if query.dim() == 2:
         rows = [search_one_by_one(one, vectors, k) for one in query]
         return torch.stack([values for values, _ in rows]), torch.stack([places for _, places in rows])
-    cosines = []
+    found = []
     for vector in vectors:
         length = query.norm() * vector.norm()
-        cosines.append(query @ vector / length if length > 0 else torch.zeros_like(length))
-    cosines = torch.stack(cosines)
+        found.append(query @ vector / length if length > 0 else torch.zeros_like(length))
+    cosines = torch.stack(found)
     places = cosines.argsort(descending=True)[:k]
     return cosines[places], places
