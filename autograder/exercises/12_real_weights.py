@@ -22,6 +22,7 @@ _TABLE = {
 }
 _LAYER = 'layer, _, kind = name.removeprefix(prefix).rpartition(".")'
 _NUMBER = r'number = re.search(r"\.(\d+)\.", layer)'
+_NUMBER_LONGER = r'number = re.search(r"\.(\d+)\.?", layer)'
 _PATTERN = r'pattern = re.sub(r"\.\d+\.", ".*.", layer)'
 _SKIP = "        if ours is None:\n            continue\n"
 _DOUBLE = "if ours in renamed and not torch.equal(renamed[ours], tensor):"
@@ -52,7 +53,7 @@ class RenameWeights(Check):
     equivalent: ClassVar = {
         "rename_weights: def rename_weights(weights, names, prefix=''): -> def rename_weights(weights, names, "
         "prefix='?'):": "no name begins with a question mark",
-        f"rename_weights: {_unparsed(_NUMBER)} -> {_unparsed(_NUMBER.replace(').', ').?'))}": "a layer whose name ends with "
+        f"rename_weights: {_unparsed(_NUMBER)} -> {_unparsed(_NUMBER_LONGER)}": "a layer whose name ends with "
         "a number has no block in it",
         f"rename_weights: {_unparsed(_DOUBLE)} -> {_unparsed(_DOUBLE.replace('renamed[ours], tensor', 'tensor, renamed[ours]'))}": (
             "equality has no direction"
