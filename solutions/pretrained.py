@@ -179,7 +179,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], without: Seque
         without: names of layers that the weights have and the model does without, such as "next_sentence".
 
     Raises:
-        ValueError: a tensor is missing, left over or of another shape; the message names it. Nothing was copied.
+        ValueError: a tensor is missing, left over or of another shape, or tied layers have two different ones; the
+            message names it. Nothing was copied.
     """
     places = model.state_dict()
     given = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[0] not in without}
@@ -187,10 +188,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], without: Seque
         raise ValueError(f"the weights lack a tensor for {name!r}")
     for name in given.keys() - places.keys():
         raise ValueError(f"the weights have a tensor {name!r}, for which the model has no place")
+    firsts: dict[int, str] = {}
     for name, tensor in given.items():
         if tensor.shape != places[name].shape:
             shapes = f"{tuple(tensor.shape)}, and the model needs {tuple(places[name].shape)}"
             raise ValueError(f"the tensor for {name!r} has shape {shapes}")
+        twin = firsts.setdefault(places[name].data_ptr(), name)
+        if twin != name and not torch.equal(given[twin], tensor):
+            raise ValueError(f"the model has one tensor for {twin!r} and {name!r}, and the weights have two")
     model.load_state_dict(given)
 
 
@@ -213,6 +218,7 @@ def bert_config(settings: Mapping[str, Any]) -> TransformerConfig:
         norm_eps=settings.get("layer_norm_eps", 1e-12),
         positions="learned",
         feed_forward="gelu",
+        tie_embeddings=settings.get("tie_word_embeddings", True),
         scale_embeddings=False,
         pad_id=settings.get("pad_token_id", 0),
         fused=True,
@@ -238,6 +244,7 @@ def gpt2_config(settings: Mapping[str, Any]) -> TransformerConfig:
         norm_eps=settings.get("layer_norm_epsilon", 1e-5),
         positions="learned",
         feed_forward="gelu_tanh",
+        tie_embeddings=settings.get("tie_word_embeddings", True),
         scale_embeddings=False,
         fused=True,
     )

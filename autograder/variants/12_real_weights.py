@@ -1,7 +1,10 @@
 """Correct solutions of chapter 12 in other styles and by other algorithms."""
 
+import contextlib
+import math
 import re
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -9,78 +12,87 @@ from autograder.checks import variant
 from solutions.pretrained import BERT_NAMES, GPT2_NAMES, rename_weights
 
 
-@variant("pretrained.rename_weights", "piece by piece")
-def rename_by_pieces(weights, names, prefix=""):
+@variant("pretrained.rename_weights", "part by part")
+def part_by_part(weights, names, prefix=""):
     result = {}
-    for published, tensor in weights.items():
-        pieces = (published[len(prefix) :] if published.startswith(prefix) else published).split(".")
-        kind = pieces.pop()
-        numbers = [piece for piece in pieces[1:-1] if piece.isdigit()]
-        layer = ".".join(
-            "*" if piece.isdigit() and 0 < place < len(pieces) - 1 else piece for place, piece in enumerate(pieces)
-        )
+    for published in weights:
+        name = published
+        if prefix and name.startswith(prefix):
+            name = name[len(prefix) :]
+        *parts, kind = name.split(".")
+        block = None
+        for place in range(1, len(parts) - 1):
+            if parts[place].isdigit():
+                block, parts[place] = parts[place], "*"
+                break
+        layer = ".".join(parts)
         if layer not in names:
-            raise ValueError(f"unknown: {published}")
-        if names[layer] is not None:
-            target = names[layer].replace("*", numbers[0] if numbers else "*")
-            target += "." + {"gamma": "weight", "beta": "bias"}.get(kind, kind)
-            if target in result and (result[target].shape != tensor.shape or bool((result[target] != tensor).any())):
-                raise ValueError(f"{published} differs from another tensor for {target}")
-            result[target] = tensor
+            raise ValueError(f"{published}: no such layer")
+        if names[layer] is None:
+            continue
+        new = names[layer] if block is None else names[layer].replace("*", block)
+        kind = "weight" if kind == "gamma" else "bias" if kind == "beta" else kind
+        new = new + "." + kind
+        if new in result:
+            first, second = result[new], weights[published]
+            if first.shape != second.shape or bool((first != second).any()):
+                raise ValueError(published + " does not agree with another tensor")
+            continue
+        result[new] = weights[published]
     return result
 
 
-@variant("pretrained.rename_weights", "a pattern for each layer")
-def rename_by_patterns(weights, names, prefix=""):
-    patterns = [(re.compile(re.escape(theirs).replace(r"\*", r"(\d+)")), ours) for theirs, ours in names.items()]
+@variant("pretrained.rename_weights", "every pattern tried on every name")
+def patterns_tried(weights, names, prefix=""):
+    patterns = [(re.compile(re.escape(layer).replace(r"\*", r"(\d+)")), ours) for layer, ours in names.items()]
+
+    def renamed(name):
+        layer, kind = name.removeprefix(prefix).rsplit(".", 1)
+        for pattern, ours in patterns:
+            found = pattern.fullmatch(layer)
+            if found:
+                if ours is None:
+                    return None
+                kind = {"gamma": "weight", "beta": "bias"}.get(kind, kind)
+                return ".".join([*(found[1] if part == "*" else part for part in ours.split(".")), kind])
+        raise ValueError(f"I do not know what {name} is")
+
+    new_names = {name: renamed(name) for name in weights}
+    groups = {}
+    for name, new in new_names.items():
+        if new is not None:
+            groups.setdefault(new, []).append(name)
+    for new, olds in groups.items():
+        for old in olds[1:]:
+            if not torch.equal(weights[olds[0]], weights[old]):
+                raise ValueError(f"{old} and {olds[0]} would both be {new}")
+    return {new: weights[olds[-1]] for new, olds in groups.items()}
+
+
+@variant("pretrained.rename_weights", "the number cut out with one expression")
+def one_expression(weights, names, prefix=""):
     renamed = {}
-    for published in weights:
-        layer, kind = published.removeprefix(prefix).rsplit(".", 1)
-        matches = [(found, ours) for pattern, ours in patterns if (found := pattern.fullmatch(layer))]
-        if not matches:
-            raise ValueError(f"no layer for {published}")
-        found, ours = matches[0]
-        if ours is None:
-            continue
-        number = found.group(1) if found.groups() else ""
-        kind = "weight" if kind == "gamma" else "bias" if kind == "beta" else kind
-        name = ours.replace("*", number) + "." + kind
-        if not torch.equal(renamed.setdefault(name, weights[published]), weights[published]):
-            raise ValueError(f"two tensors for {name}, the second is {published}")
-    return renamed
-
-
-@variant("pretrained.rename_weights", "an inner function for one name")
-def rename_one_by_one(weights, names, prefix=""):
-    def ours_of(published):
-        bare = published
-        if prefix and bare.startswith(prefix):
-            bare = bare[len(prefix) :]
-        head, dot, tail = bare.rpartition(".")
-        match = re.search(r"(?<=\.)\d+(?=\.)", head)
-        key = head if match is None else head[: match.start()] + "*" + head[match.end() :]
+    for name in sorted(weights):
+        whole = re.fullmatch(r"(.*)\.([^.]+)", name[len(prefix) if name.startswith(prefix) else 0 :])
+        layer, kind = whole.groups()
+        in_block = re.fullmatch(r"(.+?)\.(\d+)\.(.+)", layer)
+        before, number, behind = in_block.groups() if in_block else (layer, "", "")
+        key = f"{before}.*.{behind}" if number else before
         try:
-            mapped = names[key]
+            ours = names[key]
         except KeyError:
-            raise ValueError(f"{published!r} is not in the table") from None
-        if mapped is None:
-            return None
-        tail = {"gamma": "weight", "beta": "bias"}.get(tail, tail)
-        return (mapped if match is None else mapped.replace("*", match.group())) + dot + tail
-
-    pairs = [(ours_of(name), name) for name in weights]
-    renamed = {}
-    for ours, published in pairs:
-        if ours is None:
-            continue
-        if ours in renamed and not torch.equal(renamed[ours], weights[published]):
-            raise ValueError(published)
-        renamed[ours] = weights[published]
+            raise ValueError(f"no place for {name}") from None
+        if ours:
+            target = f"{ours.replace('*', number) if number else ours}."
+            target += kind.replace("gamma", "weight") if kind == "gamma" else "bias" if kind == "beta" else kind
+            if target in renamed and not np.array_equal(renamed[target].numpy(), weights[name].numpy()):
+                raise ValueError(f"{name}: two tensors, one name")
+            renamed[target] = weights[name]
     return renamed
 
 
-@variant("pretrained.convert_bert", "get and if")
-def bert_by_get(weights):
+@variant("pretrained.convert_bert", "the table looked up with get")
+def table_by_get(weights):
     renamed = rename_weights(weights, BERT_NAMES, "bert.")
     table = renamed.get("embedding.tokens.weight")
     if table is not None and "output.bias" in renamed and "output.weight" not in renamed:
@@ -88,135 +100,180 @@ def bert_by_get(weights):
     return renamed
 
 
-@variant("pretrained.convert_bert", "the prefix taken off first")
-def bert_without_prefix(weights):
-    bare = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
-    ours = dict(rename_weights(bare, BERT_NAMES))
-    tables = [ours[name] for name in ["embedding.tokens.weight"] if name in ours]
-    return dict.fromkeys(["output.weight"], *tables) | ours if tables and "output.bias" in ours else ours
+@variant("pretrained.convert_bert", "two dicts joined")
+def two_dicts_joined(weights):
+    given = rename_weights(dict(weights), dict(BERT_NAMES), prefix="bert.")
+    needed = {"output.bias", "embedding.tokens.weight"}
+    added = {"output.weight": given["embedding.tokens.weight"].clone()} if needed <= set(given) else {}
+    return {**added, **given}
 
 
-@variant("pretrained.convert_bert", "the missing tensor added to the file")
-def bert_completed(weights):
-    tables = [t for name, t in weights.items() if name.endswith("embeddings.word_embeddings.weight")]
-    has_matrix = "cls.predictions.decoder.weight" in weights
-    if tables and "cls.predictions.bias" in weights and not has_matrix:
-        weights = {**weights, "cls.predictions.decoder.weight": tables[0]}
-    return rename_weights(weights, BERT_NAMES, prefix="bert.")
+@variant("pretrained.convert_bert", "prefix taken off beforehand")
+def prefix_beforehand(weights):
+    plain = {}
+    for name, tensor in weights.items():
+        plain[name[5:] if name[:5] == "bert." else name] = tensor
+    try:
+        converted = rename_weights(plain, BERT_NAMES)
+    except ValueError as error:
+        raise ValueError(f"this is no BERT: {error}") from error
+    if "output.weight" not in converted:
+        with contextlib.suppress(KeyError):
+            table = converted["embedding.tokens.weight"]
+            converted |= {"output.bias": converted["output.bias"], "output.weight": table}
+    return converted
 
 
-@variant("pretrained.convert_gpt2", "by endings")
-def gpt2_by_endings(weights):
-    result = {}
-    for name, tensor in rename_weights(weights, GPT2_NAMES, prefix="transformer.").items():
-        block = name.startswith("blocks.")
-        if block and name.endswith(".weight") and "norm" not in name:
-            tensor = tensor.transpose(0, 1)
-        if ".query_key_value." in name:
-            if len(tensor) % 3:
-                raise ValueError(f"{name} cannot be cut in three")
-            size = len(tensor) // 3
-            for number, part in enumerate(["query", "key", "value"]):
-                result[name.replace("query_key_value", part)] = tensor[number * size : (number + 1) * size]
+@variant("pretrained.convert_gpt2", "cut before it is transposed")
+def cut_first(weights):
+    converted = {}
+    for name, tensor in rename_weights(weights, GPT2_NAMES, "transformer.").items():
+        in_block = name.split(".")[0] == "blocks"
+        if "query_key_value" in name:
+            width, rest = divmod(tensor.shape[-1], 3)
+            if rest:
+                raise ValueError(f"{name} has {tensor.shape[-1]} columns")
+            for place, part in enumerate(["query", "key", "value"]):
+                piece = tensor[..., place * width : (place + 1) * width]
+                new = name.replace("query_key_value", part)
+                converted[new] = piece.t().contiguous() if piece.ndim == 2 else piece.clone()
+        elif in_block and tensor.ndim == 2:
+            converted[name] = tensor.transpose(0, 1)
         else:
-            result[name] = tensor
-    if "output.weight" not in result and "embedding.tokens.weight" in result:
-        result["output.weight"] = result["embedding.tokens.weight"]
-    return result
+            converted[name] = tensor
+    if "output.weight" not in converted and "embedding.tokens.weight" in converted:
+        converted["output.weight"] = converted["embedding.tokens.weight"]
+    return converted
 
 
-@variant("pretrained.convert_gpt2", "cut first, transposed afterwards")
-def gpt2_cut_first(weights):
-    ours = rename_weights(weights, GPT2_NAMES, "transformer.")
-    for name in [name for name in ours if "query_key_value" in name]:
-        width = ours[name].shape[-1]
-        if width % 3 != 0:
-            raise ValueError(f"{name}: {width} is no multiple of 3")
-        pieces = ours.pop(name).split(width // 3, dim=-1)
-        for part, piece in zip(["query", "key", "value"], pieces, strict=True):
-            ours[name.replace("query_key_value", part)] = piece
-    ours = {name: t.t() if name.startswith("blocks") and t.ndim == 2 else t for name, t in ours.items()}
-    if "embedding.tokens.weight" in ours:
-        ours = {"output.weight": ours["embedding.tokens.weight"]} | ours
-    return ours
+@variant("pretrained.convert_gpt2", "in three passes")
+def three_passes(weights):
+    ours = rename_weights(weights, GPT2_NAMES, prefix="transformer.")
+    ours = {k: v.permute(1, 0) if k.startswith("blocks") and len(v.shape) == 2 else v for k, v in ours.items()}
+    for name in [name for name in ours if ".query_key_value." in name]:
+        joined = ours.pop(name)
+        if len(joined) % 3:
+            raise ValueError("not three equal parts: " + name)
+        before, behind = name.split("query_key_value")
+        parts = joined.unflatten(0, (3, -1)).unbind(0)
+        ours.update({f"{before}{part}{behind}": one for part, one in zip("qkv", parts, strict=True)})
+    for short, long in (("q", "query"), ("k", "key"), ("v", "value")):
+        ours = {name.replace(f".attention.{short}.", f".attention.{long}."): one for name, one in ours.items()}
+    tied = {"output.weight": ours["embedding.tokens.weight"]} if "embedding.tokens.weight" in ours else {}
+    return tied | ours
 
 
-@variant("pretrained.convert_gpt2", "a helper that gives pairs")
-def gpt2_by_pairs(weights):
-    def pairs():
-        for name, tensor in rename_weights(weights, GPT2_NAMES, "transformer.").items():
-            inside = name.split(".")[0] == "blocks"
-            turned = torch.einsum("io->oi", tensor) if inside and tensor.dim() == 2 else tensor
-            start, found, rest = name.partition("query_key_value")
-            if not found:
-                yield name, turned
-                continue
-            if turned.size(0) % 3:
-                raise ValueError("cannot cut " + name)
-            thirds = turned.unflatten(0, (3, -1))
-            yield from ((start + part + rest, thirds[i]) for i, part in enumerate(("query", "key", "value")))
-
-    converted = dict(pairs())
+@variant("pretrained.convert_gpt2", "rows picked by number, in NumPy")
+def rows_by_number(weights):
+    converted = {}
+    for name, tensor in rename_weights(weights, GPT2_NAMES, prefix="transformer.").items():
+        array = tensor.numpy()
+        if name.startswith("blocks.") and array.ndim == 2:
+            array = array.T
+        if "query_key_value" in name:
+            if array.shape[0] % 3 != 0:
+                raise ValueError(f"{name!r}: {array.shape}")
+            rows = np.arange(array.shape[0]) // (array.shape[0] // 3)
+            for number, part in enumerate(("query", "key", "value")):
+                converted[name.replace("query_key_value", part)] = torch.from_numpy(array[rows == number].copy())
+        else:
+            converted[name] = torch.from_numpy(array.copy())
     table = converted.get("embedding.tokens.weight")
-    return converted if table is None else {**{"output.weight": table}, **converted}
+    if table is not None:
+        converted.setdefault("output.weight", table)
+    return converted
 
 
-@variant("pretrained.mean_pool", "row by row")
+@variant("pretrained.mean_pool", "where")
+def pool_by_where(vectors, mask):
+    total = torch.where(mask[..., None], vectors, torch.zeros_like(vectors)).sum(dim=1)
+    count = mask.sum(dim=1)[:, None]
+    return torch.where(count > 0, total / count, torch.zeros_like(total))
+
+
+@variant("pretrained.mean_pool", "text by text")
 def pool_by_rows(vectors, mask):
-    rows = [
-        row[real].mean(0) if real.any() else row.new_zeros(row.size(-1))
-        for row, real in zip(vectors, mask, strict=True)
-    ]
+    rows = []
+    for row, real in zip(vectors, mask, strict=True):
+        kept = row[real]
+        rows.append(kept.mean(0) if len(kept) else torch.zeros(row.size(-1), dtype=row.dtype))
     return torch.stack(rows)
 
 
-@variant("pretrained.mean_pool", "weights and a matrix product")
-def pool_by_weights(vectors, mask):
-    weights = mask.to(vectors.dtype)
-    weights = weights / torch.maximum(weights.sum(1, keepdim=True), torch.ones(()).to(vectors.dtype))
-    clean = torch.where(mask[..., None], vectors, torch.zeros_like(vectors))
-    return (weights.unsqueeze(1) @ clean).squeeze(1)
+@variant("pretrained.mean_pool", "weights in a product of matrices")
+def pool_by_product(vectors, mask):
+    weight = mask.to(vectors.dtype)
+    weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-9)
+    clean = vectors.clone()
+    clean[~mask] = 0
+    return torch.einsum("bt,btd->bd", weight, clean)
 
 
-@variant("pretrained.mean_pool", "nanmean")
-def pool_by_nanmean(vectors, mask):
-    marked = torch.where(mask.unsqueeze(2), vectors, torch.nan)
-    return torch.nan_to_num(marked.nanmean(dim=1), nan=0.0)
+@variant("pretrained.mean_pool", "NaN taken out afterwards")
+def pool_with_nanmean(vectors, mask):
+    only_real = vectors.masked_fill(mask.logical_not().unsqueeze(2), math.nan)
+    return only_real.nanmean(dim=1).nan_to_num(nan=0.0)
 
 
-@variant("pretrained.search", "cosine_similarity and sort")
-def search_by_cosine_similarity(query, vectors, k):
+@variant("pretrained.search", "the result of topk itself")
+def topk_itself(query, vectors, k):
     if k < 1 or k > vectors.size(0):
-        raise ValueError(f"k={k}")
-    cosines = functional.cosine_similarity(query.unsqueeze(-2), vectors, dim=-1)
-    values, places = cosines.sort(dim=-1, descending=True)
-    return values[..., :k], places[..., :k]
-
-
-@variant("pretrained.search", "norms by hand")
-def search_by_norms(query, vectors, k):
-    if k not in range(1, len(vectors) + 1):
-        raise ValueError("k is out of range")
+        raise ValueError(f"k is {k}")
+    lengths = query.norm(dim=-1, keepdim=True) * vectors.norm(dim=-1)
     products = torch.einsum("...d,nd->...n", query, vectors)
-    lengths = query.square().sum(-1, keepdim=True).sqrt() * vectors.square().sum(-1).sqrt()
-    cosines = torch.where(
-        lengths > 0, products / lengths.clamp(min=1e-300 if lengths.dtype == torch.float64 else 1e-30), 0.0
-    )
-    values, places = torch.topk(cosines, k, dim=-1, largest=True, sorted=True)
-    return values, places
+    return (products / lengths.clamp_min(1e-30)).topk(k)
 
 
-@variant("pretrained.search", "query by query")
-def search_one_by_one(query, vectors, k):
-    if not (k >= 1 and k <= vectors.shape[0]):
-        raise ValueError("between 1 and N")
-    if query.dim() == 2:
-        rows = [search_one_by_one(one, vectors, k) for one in query]
-        return torch.stack([values for values, _ in rows]), torch.stack([places for _, places in rows])
+@variant("pretrained.search", "sorted, with a small number in the root")
+def sorted_cosines(query, vectors, k):
+    if k not in range(1, len(vectors) + 1):
+        raise ValueError("there are not so many")
+
+    def unit(x):
+        return x / (x.pow(2).sum(-1, keepdim=True) + 1e-12).sqrt()
+
+    cosines, places = torch.sort(unit(query).matmul(unit(vectors).mT), dim=-1, descending=True)
+    return cosines[..., :k], places[..., :k]
+
+
+@variant("pretrained.search", "one by one in Python")
+def one_by_one(query, vectors, k):
+    count = len(vectors)
+    if not (k >= 1 and k <= count):
+        raise ValueError("k")
+    rows, single = (query.unsqueeze(0), True) if query.dim() == 1 else (query, False)
     found = []
-    for vector in vectors:
-        length = query.norm() * vector.norm()
-        found.append(query @ vector / length if length > 0 else torch.zeros_like(length))
-    cosines = torch.stack(found)
-    places = cosines.argsort(descending=True)[:k]
-    return cosines[places], places
+    for row in rows.tolist():
+        scored = []
+        for place, vector in enumerate(vectors.tolist()):
+            length = math.hypot(*row) * math.hypot(*vector)
+            cosine = sum(a * b for a, b in zip(row, vector, strict=True)) / length if length else 0.0
+            scored.append((cosine, -place))
+        found.append(sorted(scored, reverse=True)[:k])
+    cosines = torch.tensor([[cosine for cosine, _ in row] for row in found], dtype=query.dtype)
+    places = torch.tensor([[-place for _, place in row] for row in found])
+    return (cosines[0], places[0]) if single else (cosines, places)
+
+
+@variant("pretrained.search", "the largest taken out k times")
+def largest_k_times(query, vectors, k):
+    if k < 1 or k > len(vectors):
+        raise ValueError("k must be from 1 to N")
+    small = torch.finfo(vectors.dtype).eps
+    left = (query / (query.norm(dim=-1, keepdim=True) + small)) @ (vectors / (vectors.norm(dim=1)[:, None] + small)).T
+    cosines, places = [], []
+    for _ in range(k):
+        best = left.max(dim=-1, keepdim=True)
+        cosines.append(best.values)
+        places.append(best.indices.to(torch.int32))
+        left = left.scatter(-1, best.indices, -torch.inf)
+    return torch.cat(cosines, dim=-1), torch.cat(places, dim=-1)
+
+
+@variant("pretrained.search", "cosine_similarity of PyTorch")
+def cosines_of_pytorch(query, vectors, k):
+    if not 0 < k <= vectors.shape[0]:
+        raise ValueError(f"{k} of {vectors.shape[0]}")
+    cosines = functional.cosine_similarity(query[..., None, :], vectors, dim=-1)
+    order = cosines.argsort(dim=-1, descending=True)[..., :k]
+    return cosines.gather(-1, order), order
