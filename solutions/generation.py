@@ -287,7 +287,7 @@ def beam_search(
         num_beams: how many unfinished texts are kept; 1 is greedy search.
         length_penalty: the exponent of the length.
         end_id: the token that ends a text; None means that every text gets max_new_tokens.
-        num_return_sequences: N, how many of the finished texts; at most num_beams.
+        num_return_sequences: N, how many of the finished texts; at most num_beams. Fewer come back if there are fewer.
 
     Returns:
         integers (N, T + n), the best first, n at most max_new_tokens: the prompt and what follows, its end included.
