@@ -21,6 +21,7 @@ from autograder.judge import Result, in_process, judge
 from autograder.probe import run_probe
 from autograder.wire import Foreign, decode, encode
 from solutions import attention
+from solutions.generation import KVCache
 
 CHECKS = list(register().checks.values())
 NAMES = [check.name for check in CHECKS]
@@ -29,13 +30,24 @@ MISCONCEPTIONS = [(one, wrong) for one in CHECKS for wrong in one.misconceptions
 
 def with_result(reference: Any, change: Callable[[Any], Any]) -> Any:
     """The reference, its result changed: a function, or a class whose principal method returns something else."""
-    if isinstance(reference, type):
-        principal = {nn.Module: "forward", torch.optim.Optimizer: "step", object: "encode"}
-        method = next(name for kind, name in principal.items() if issubclass(reference, kind))
-        original = getattr(reference, method)
-        changed = {method: lambda self, *args, **kwargs: change(original(self, *args, **kwargs))}
-        return type(reference.__name__, (reference,), changed)
-    return lambda *args, **kwargs: change(reference(*args, **kwargs))
+    return called_by(reference, lambda call, args, kwargs: change(call(*args, **kwargs)))
+
+
+def called_by(reference: Any, caller: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> Any:
+    """The reference, called by another function: itself, or the principal method where it is a class."""
+    if not isinstance(reference, type):
+        return lambda *args, **kwargs: caller(reference, args, kwargs)
+    principal = {nn.Module: "forward", torch.optim.Optimizer: "step", KVCache: "attend", object: "encode"}
+    method = next(name for kind, name in principal.items() if issubclass(reference, kind))
+    original = getattr(reference, method)
+
+    def replaced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = partial(original, self)
+        if method == "attend":  # what it returns is a function, and that one is called with tensors
+            return called_by(call(*args, **kwargs), caller)
+        return caller(call, args, kwargs)
+
+    return type(reference.__name__, (reference,), {method: replaced})
 
 
 def each(change: Callable[[Tensor], Any]) -> Callable[[Any], Any]:
@@ -187,19 +199,12 @@ class TestWhateverComesBack:
                     if isinstance(argument, Tensor):
                         argument.logical_not_() if argument.dtype == torch.bool else argument.add_(1)
 
-        def function(*args: Any, **kwargs: Any) -> Any:
-            result = checked.reference(*args, **kwargs)
+        def meddling(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = call(*args, **kwargs)
             meddle((*args, *kwargs.values()))
             return result
 
-        def forward(self: nn.Module, *args: Any) -> Any:
-            result = checked.reference.forward(self, *args)
-            meddle(args)
-            return result
-
-        is_class = isinstance(checked.reference, type)
-        target = type("Meddling", (checked.reference,), {"forward": forward}) if is_class else function
-        result = check(name, target).result
+        result = check(name, called_by(checked.reference, meddling)).result
         if not inputs or name in MAKE_THEIR_OWN:  # nothing goes in that could be changed
             assert result.points == result.max_points
             return

@@ -616,7 +616,8 @@ class KVCache(Check):
         def attention(query, key, value, mask=None):
             places = torch.arange(key.size(-2)).to(query)
             scores = query @ key.transpose(-2, -1) + 0.3 * places
-            return scores.masked_fill(~mask, -1e9).softmax(-1) @ value, None
+            weights = scores.masked_fill(~mask, -1e9).softmax(-1)
+            return weights @ value, weights
 
         cache = cache_class(case.num_kv_heads)
         before, lengths, outputs, start = cache.length, [], [], 0
@@ -627,8 +628,8 @@ class KVCache(Check):
             rows = slice(None) if number < len(case.parts) - 1 or case.order is None else slice(len(case.order))
             mask = torch.ones(end, end, dtype=torch.bool).tril()[start:]
             for layer in range(case.key.size(0)):
-                new = [part[layer, rows, :, start:end].clone() for part in (case.query, case.key, case.value)]
-                outputs.append(cache.attend(layer, attention)(*new, mask)[0])
+                new = [part[layer, rows, :, start:end] for part in (case.query, case.key, case.value)]
+                outputs.append(cache.attend(layer, attention)(*new, mask))
             lengths.append(cache.length)
             start = end
         kept = [part for name in ("keys", "values") for part in getattr(cache, name, [])]
@@ -641,8 +642,16 @@ class KVCache(Check):
             yield same_items(got.lengths, right["lengths"], "`length` at first and after each part")
             return
         layers = case.key.size(0)
-        for place, (one, other) in enumerate(zip(got.outputs, right["outputs"], strict=True)):
-            yield same(one, other, f"what layer {place % layers} gives for part {place // layers} of the tokens")
+        for place, (pair, (mixed, weights)) in enumerate(zip(got.outputs, right["outputs"], strict=True)):
+            where = f"that layer {place % layers} gives for part {place // layers} of the tokens"
+            yield holds(
+                type(pair) is tuple and len(pair) == 2,
+                "The function that `attend` returns must give what the given function gives: the mixed values and the "
+                "weights, as one tuple.",
+            )
+            yield same(pair[0], mixed, f"the mixed values {where}")
+            if case.part == "keys and values":
+                yield same(pair[1], weights, f"the weights {where}")
         if case.part == "shared heads":
             yield holds(
                 got.sizes == right["sizes"],
@@ -691,6 +700,12 @@ for _name, _message, _edits, _read in [
         "the mask is lost",
         "The mask is not handed on, so tokens of the first part see those behind them. Call attend(query, keys, values, mask).",
         {"return attend(query, keys, values, mask)": "return attend(query, keys, values, torch.ones_like(mask))"},
+        "",
+    ),
+    (
+        "the weights are lost",
+        "The weights are not handed back: give all that `attend` gives, not the mixed values alone.",
+        {"return attend(query, keys, values, mask)": "return attend(query, keys, values, mask)[0], None"},
         "",
     ),
     (

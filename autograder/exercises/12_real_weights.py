@@ -32,6 +32,7 @@ NAMES = {
     "head": "output",
     "head.decoder": "output",
     "gamma.beta": "gate",
+    "tail.3": "head_norm",
 }
 
 
@@ -70,6 +71,7 @@ class RenameWeights(Check):
         many = [f"stack.{block}.mix.out.weight" for block in (2, 9, 10, 11, 123)]
         yield Case("numbers with several digits", inputs(*many), layers)
         yield Case("a part of a name that begins with a digit", inputs("stem.2d.7.dense.weight"), layers)
+        yield Case("a layer that ends in a number", inputs("tail.3.weight", "stack.3.norm.bias"), layers)
         yield Case("a kind that is neither weight nor bias", inputs("table.scale", "stack.3.norm.scale"), layers)
         yield Case("no tensor", inputs(), layers)
         of_gpt2 = ["wte.weight", "h.4.attn.c_attn.bias", "h.10.mlp.c_fc.weight", "ln_f.bias"]
@@ -110,10 +112,12 @@ class RenameWeights(Check):
         nearly[-1, -1] += 1e-10
         yield double("two tensors that differ a little in one number", tied, nearly)
         yield double("two tensors with the same numbers in two shapes", tied[:1], tied[0])
+        yield double("two tensors with the same numbers in another order", tied, tied.flip(0))
 
     @staticmethod
     def probe(rename_weights, case, /):
         before = {name: tensor.clone() for name, tensor in case.weights.items()}
+        names = dict(case.names)
         extra = [case.prefix] if case.prefix else []
         try:
             found = rename_weights(case.weights, case.names, *extra)
@@ -130,7 +134,7 @@ class RenameWeights(Check):
         if case.look == "kept":
             kept = case.weights.keys() == before.keys()
             kept = kept and all(torch.equal(case.weights[name], tensor) for name, tensor in before.items())
-            return {"renamed": renamed, "kept": kept}
+            return {"renamed": renamed, "kept": kept, "names_kept": case.names == names}
         return {"renamed": renamed}
 
     def judge(self, case, got):
@@ -143,6 +147,7 @@ class RenameWeights(Check):
             yield holds(got.shared, "The tensors are copies. Put the very tensors of `weights` into the result.")
         if case.look == "kept":
             yield holds(got.kept, "`weights` is not what it was. Make a new dict and leave the given one as it is.")
+            yield holds(got.names_kept, "`names` is not what it was. The next file is renamed with the same table.")
         yield same_table(got.renamed, pretrained.rename_weights(case.weights, case.names, case.prefix))
 
 
@@ -232,6 +237,20 @@ for _name, _message, _edits in [
         {r'r"\.\d+\.", ".*."': r'r"\d+", "*"'},
     ),
     (
+        "a number at the end of a layer",
+        "A number at the end of a layer was taken for that of a block. The number of a block stands between two dots of the "
+        "layer, without the kind behind it: `tail.3.weight` belongs to the layer `tail.3`.",
+        {
+            r'r"\.(\d+)\.", layer': r'r"\.(\d+)(?:\.|$)", layer',
+            r're.sub(r"\.\d+\.", ".*.", layer)': r're.sub(r"\.\d+(?=\.|$)", ".*", layer)',
+        },
+    ),
+    (
+        "block 0 without its number",
+        "In block 0 the star stays. The number 0 counts as False: ask whether a number `is not None`.",
+        {"if number is not None:": "if number is not None and int(number[1]):"},
+    ),
+    (
         "the star stays",
         "Our names still have a star. Put the number of the block in its place.",
         {'ours.replace("*", number[1])': "ours"},
@@ -296,6 +315,14 @@ for _name, _message, _edits in [
         {"torch.equal": "torch.allclose"},
     ),
     (
+        "sums compared",
+        "Two tensors with the same sum pass for one. They must have the same numbers in the same places: use torch.equal.",
+        {
+            "torch.equal(renamed[ours], tensor)": "(renamed[ours].shape == tensor.shape and torch.isclose(renamed[ours].sum(), "
+            "tensor.sum(), rtol=0, atol=1e-12))"
+        },
+    ),
+    (
         "shapes not compared",
         "The numbers of two tensors are compared and their shapes are not: broadcasting makes one fit the other. Use "
         "torch.equal.",
@@ -312,6 +339,11 @@ for _name, _message, _edits in [
         },
     ),
     (
+        "no prefix in the message",
+        "The prefix is missing in the name that the message holds. Give the name as it stands in `weights`.",
+        {"{name!r} belongs": "{name.removeprefix(prefix)!r} belongs"},
+    ),
+    (
         "our name in the message",
         "Where two tensors get one name, the message holds our name alone. Give a published one, as it stands in `weights`.",
         {"{name!r} is a second one for {ours!r}": "{ours!r} is a second one"},
@@ -326,6 +358,16 @@ for _name, _message, _edits in [
         "The tensors are taken out of `weights`, which the caller may still need. Make a new dict and leave the given one "
         "as it is.",
         {_LOOP: "for name in list(weights):\n        tensor = weights.pop(name)"},
+    ),
+    (
+        "changes the names",
+        "`names` is not what it was. Whoever handed it over uses it again for the next file: leave it as it is.",
+        {
+            _LOOP: "names.update({layer: ours for layer, ours in names.items() if ours})\n    for layer in "
+            "[layer for layer, ours in names.items() if ours is None]:\n        del names[layer]\n        "
+            "weights = {name: one for name, one in weights.items() if re.sub(r'\\.\\d+\\.', '.*.', "
+            "name.removeprefix(prefix).rpartition('.')[0]) != layer}\n    " + _LOOP
+        },
     ),
     (
         "a list of pairs",
@@ -357,7 +399,7 @@ class ConvertBert(Check):
 
     def prepare(self, rng):
         def inputs(published, valid=True):
-            return {"weights": _tensors(rng, published), "valid": valid}
+            return {"weights": _tensors(rng, published), "valid": valid, "look": "values"}
 
         table, matrix = "embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
         bias, judge = "cls.predictions.bias", "cls.seq_relationship.weight"
@@ -376,6 +418,7 @@ class ConvertBert(Check):
                    inputs(["embeddings.position_ids", "encoder.layer.11.output.dense.bias"]), names)  # fmt: skip
         yield Case("old names", inputs(["bert.embeddings.LayerNorm.gamma", "pooler.dense.bias"]), names)
         yield Case("a layer that no BERT has", inputs([table, "bert.adapter.weight"], valid=False), names)
+        yield Case("the file afterwards", inputs([f"bert.{table}", *norm]) | {"look": "kept"}, names)
         yield Case("a head without its matrix", inputs([table, *embeddings[1:], *head, bias]), with_head)
         yield Case("the table and a bias", inputs([table, bias]), with_head)
         yield Case("a head with a matrix of its own", inputs([table, bias, matrix]), with_head)
@@ -385,13 +428,19 @@ class ConvertBert(Check):
 
     @staticmethod
     def probe(convert_bert, case, /):
+        before = {name: tensor.clone() for name, tensor in case.weights.items()}
         try:
             found = convert_bert(case.weights)
         except ValueError:
             if case.valid:
                 raise
             return {"error": "ValueError"}
-        return {"converted": dict(found) if isinstance(found, dict) else found}
+        converted = dict(found) if isinstance(found, dict) else found
+        if case.look == "kept":
+            kept = case.weights.keys() == before.keys()
+            kept = kept and all(torch.equal(case.weights[name], tensor) for name, tensor in before.items())
+            return {"converted": converted, "kept": kept}
+        return {"converted": converted}
 
     def judge(self, case, got):
         if not case.valid:
@@ -400,6 +449,8 @@ class ConvertBert(Check):
         yield is_kind(got.converted, dict, "a dict from our names to tensors")
         right = pretrained.convert_bert(case.weights)
         if case.part == "names":
+            if case.look == "kept":
+                yield holds(got.kept, "`weights` is not what it was. Leave the given dict and its tensors as they are.")
             yield same_table(_without(got.converted, OUTPUT), _without(right, OUTPUT))
         elif OUTPUT not in right:
             yield holds(OUTPUT not in got.converted, f"There is a tensor `{OUTPUT}`, and this file asks for none.")
@@ -431,6 +482,13 @@ for _name, _message, _edits in [
         "Tensors of layers that are not in BERT_NAMES are passed over. Hand all of them to `rename_weights`, and let its "
         "ValueError through.",
         {"(weights, BERT": f"({_KNOWN.replace('PREFIX', 'bert.').replace('NAMES', 'BERT_NAMES')}, BERT"},
+    ),
+    (
+        "empties the file",
+        "The tensors are taken out of `weights`, or put there under other names. The caller may still need it: leave it as "
+        "it is.",
+        {"    converted = rename": "    for name in list(weights):\n        weights[name.removeprefix('bert.')] = "
+         "weights.pop(name)\n    converted = rename"},
     ),
     (
         "pooler and next sentence left out",
@@ -645,7 +703,7 @@ for _name, _message, _edits, _read in [
     ),
     (
         "nothing transposed",
-        "No matrix is transposed. GPT-2 keeps those of its blocks as (in, out), nn.Linear as (out, in).",
+        "A matrix of a block is not transposed. GPT-2 keeps all of them as (in, out), nn.Linear as (out, in).",
         {_WHEN: "if False:"},
         "conv1d",
     ),
@@ -666,6 +724,12 @@ for _name, _message, _edits, _read in [
         "the feed-forward alone",
         "Only the matrices of the feed-forward network are transposed. Those of the attention are (in, out), too.",
         {_WHEN: 'if tensor.dim() == 2 and ("feed_forward" in name or "query_key_value" in name):'},
+        "conv1d",
+    ),
+    (
+        "the attention alone",
+        "Only the matrices of the attention are transposed. Those of the feed-forward network are (in, out), too.",
+        {_WHEN: 'if tensor.dim() == 2 and ".attention." in name:'},
         "conv1d",
     ),
     (
@@ -819,6 +883,9 @@ class MeanPool(Check):
             [[True, False, True, True, False, False], [False, True, False, False, False, True]]
         )
         yield Case("padding in between", mixed, mean)
+        zeros = inputs(4, 3)
+        zeros["vectors"][:, 1] = 0.0
+        yield Case("a real token whose vector is zero", zeros, mean)
         one = inputs(6)
         yield Case("one text without padding", {"vectors": one["vectors"][:, :6], "mask": one["mask"][:, :6]}, mean)
         yield Case("float64", inputs(3, 1, dtype=torch.float64), mean)
@@ -856,6 +923,11 @@ for _name, _message, _edits in [
         "divided by all real tokens",
         "The sums are divided by the number of real tokens in the whole batch. Each row has a number of its own.",
         {"mask.sum(1, keepdim=True)": "mask.sum()"},
+    ),
+    (
+        "zeros not counted",
+        "Only numbers that are not 0 were counted. A real token may have zeros in its vector: count with the mask.",
+        {_COUNT: "(kept != 0).sum(1).clamp(min=1)"},
     ),
     (
         "not divided",
@@ -1048,6 +1120,13 @@ for _name, _message, _edits, _read in [
         "the vectors' lengths",
         "The dot products are not divided by the length of the query. The order is right, and the cosines are not.",
         {_PRODUCT: "query @ functional.normalize(vectors, dim=-1).T"},
+        "cosine",
+    ),
+    (
+        "ordered by dot products",
+        "The vectors with the largest dot products were found, with their cosines. A long vector wins there whatever its "
+        "direction: choose by the cosines.",
+        {_BEST: "order = (query @ vectors.T).topk(k).indices", _RETURN: "return cosines.gather(-1, order), order"},
         "cosine",
     ),
     (
