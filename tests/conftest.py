@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from autograder.checks import Check, register
+
+EXERCISES = set(register().checks)
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "_build" / "html"
 COMMAND = ["build", ".", "--toc", "book/_toc.yml", "-W", "-n", "--keep-going"]
@@ -26,12 +29,19 @@ SOURCES = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook, and would else come first
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process what shares a costly fixture (a file) or remembered outcomes (a check)."""
+    """Keep in one process what shares a costly fixture (a file) or remembered outcomes (an exercise)."""
     for item in items:
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        check = getattr(params.get("checked"), "name", params.get("name", ""))
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {check}"))
+        item.add_marker(pytest.mark.xdist_group(exercise_of(item) or item.path.stem))
+
+
+def exercise_of(item: pytest.Item) -> str:
+    """The exercise that a test marked by_exercise is about, if there is one."""
+    if item.get_closest_marker("by_exercise") and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        names = [one.name if isinstance(one, Check) else one for one in item.callspec.params.values()]
+        return next((name for name in names if isinstance(name, str) and name in EXERCISES), "")
+    return ""
 
 
 def newest(paths: Iterable[Path]) -> float:

@@ -31,6 +31,8 @@ from autograder.wire import decode, encode
 from course.chapters import source as chapter_source
 from solutions import attention
 
+pytestmark = pytest.mark.by_exercise
+
 CHECKS = list(register().checks.values())
 FORBIDDING = [check for check in CHECKS if check.forbidden]
 LIBRARY_CALLS = [(check, call) for check in FORBIDDING for call in library_calls(check)]

@@ -23,6 +23,8 @@ from autograder.wire import Foreign, decode, encode
 from solutions import attention
 from solutions.generation import KVCache
 
+pytestmark = pytest.mark.by_exercise
+
 CHECKS = list(register().checks.values())
 NAMES = [check.name for check in CHECKS]
 MISCONCEPTIONS = [(one, wrong) for one in CHECKS for wrong in one.misconceptions]

@@ -31,7 +31,8 @@ def code(value: Any) -> Iterator[Any]:
         yield repr(value.__defaults__)
         yield from code(getattr(value, "__wrapped__", None))  # what a decorator has put its own function around
     elif isinstance(value, type):
-        for name, member in vars(value).items():
+        for name, found in vars(value).items():
+            member = found.fget if isinstance(found, property) else found
             if isinstance(member, types.FunctionType):
                 yield name
                 yield from code(member)

@@ -27,6 +27,8 @@ from autograder.wire import Foreign, decode, encode
 from solutions.config import TransformerConfig
 
 GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config", "count_steps", "temporary_path"}
+pytestmark = pytest.mark.by_exercise
+
 CHECKS = list(register().checks.values())
 
 CALL = "def probe(target, case):\n    return {'y': target(case.x)}"

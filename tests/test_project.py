@@ -207,3 +207,25 @@ class TestCommittedFiles:
             assert PLACES.search(place)
         for harmless in ("/home/runner/x", "https://a.b/" + "work/", "/tmp/" + "where", "work/main", "/workspace/"):
             assert not PLACES.search(harmless)
+
+
+class TestProcessesSideBySide:
+    """What shares remembered outcomes or a costly fixture must not be done in every process again."""
+
+    GROUPED = """
+import pytest
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in "ab"])
+@pytest.mark.parametrize("number", range(4))
+def test_in_a_group(name, number):
+    pass
+"""
+
+    def test_get_whole_groups(self, tmp_path: Path) -> None:
+        path = tmp_path / "test_grouped.py"
+        path.write_text(self.GROUPED, encoding="utf-8")
+        options = ["-n", "2", "--dist", "loadgroup", "-v", "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+        run = subprocess.run([sys.executable, "-m", "pytest", *options, str(path)], capture_output=True, text=True)
+        dealt = re.findall(r"\[(gw\d)\].*test_in_a_group\[\d-(\w)\]", run.stdout)
+        assert len(dealt) == 8, run.stdout
+        assert len(set(dealt)) == 2, run.stdout

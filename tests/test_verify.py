@@ -15,6 +15,8 @@ from autograder.verify import COLUMNS, RECORD, Report, rows, size, verify, verif
 from course.chapters import names
 from solutions import attention
 
+pytestmark = pytest.mark.by_exercise
+
 Softmax = type(find("attention.softmax"))
 PaddingMask = type(find("attention.padding_mask"))
 

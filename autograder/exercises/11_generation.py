@@ -321,7 +321,7 @@ class RepetitionPenalty(Check):
     equivalent: ClassVar = {
         f"repetition_penalty: {_SEEN} -> {_SEEN.replace('scatter(-1', 'scatter(1')}": TWO_AXES,
         f"repetition_penalty: {_LOWERED} -> {_LOWERED.replace('logits > 0', 'logits >= 0')}": "0 stays 0 in both",
-        f"repetition_penalty: {_LOWERED} -> {_LOWERED.replace('logits * penalty', 'penalty * logits')}": "a product",
+        f"repetition_penalty: {_LOWERED} -> {_LOWERED.replace('logits * penalty', 'penalty * logits')}": "a product in another order",
     }
 
     def prepare(self, rng):
