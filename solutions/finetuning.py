@@ -197,7 +197,7 @@ def align_labels(labels: Sequence[int], word_ids: Sequence[int | None], ignore_i
         One label for each token: the first token of a word has the word's, every other token ignore_index.
 
     Raises:
-        ValueError: a token belongs to a word that has no label.
+        ValueError: a token's word is below 0 or has no label.
     """
     aligned = []
     before = None

@@ -47,19 +47,19 @@ class SequenceClassifier(Check):
     }
 
     def prepare(self, rng):
-        def inputs(ids, kind="logits", num_classes=3, width=4, dtype=torch.float64, pad_id=0, words=11, **options):
+        def inputs(ids, kind="logits", num_classes=3, width=4, pad_id=0, words=11, gradients=True, **options):
             weights = {
-                "encoder.embedding.tokens.weight": rng.normal(words, width, dtype=dtype),
-                "encoder.output.weight": rng.normal(words, width, dtype=dtype),
-                "encoder.output.bias": rng.normal(words, dtype=dtype),
-                "output.weight": rng.normal(num_classes, width, dtype=dtype),
-                "output.bias": rng.normal(num_classes, dtype=dtype),
+                "encoder.embedding.tokens.weight": rng.normal(words, width),
+                "encoder.output.weight": rng.normal(words, width),
+                "encoder.output.bias": rng.normal(words),
+                "output.weight": rng.normal(num_classes, width),
+                "output.bias": rng.normal(num_classes),
             }
             if kind == "dropout":  # then each logit shows what became of one component
-                weights["output.weight"] = torch.eye(width, dtype=dtype)
+                weights["output.weight"] = torch.eye(width)
             config = {"vocab_size": words, "d_model": width, "num_heads": 1, "pad_id": pad_id}
             data = {"config": config, "weights": weights, "num_classes": num_classes, "options": options}
-            return {"kind": kind, "ids": ids} | data
+            return {"kind": kind, "ids": ids, "gradients": gradients} | data
 
         cls, mean, dropout, error = self.parts
         ids = rng.integers(1, 11, 3, 5)
@@ -69,7 +69,6 @@ class SequenceClassifier(Check):
         yield Case("one class", inputs(ids, num_classes=1, pooling="cls"), cls)
         yield Case("texts of different lengths", inputs(short, pooling="cls"), cls)
         yield Case("no pad_id", inputs(ids - 1, pad_id=None, pooling="cls"), cls)
-        yield Case("float32", inputs(ids, dtype=torch.float32), cls)
         yield Case("texts of one token", inputs(ids[:, :1], num_classes=2), cls, hidden=True)
         yield Case("texts of equal length", inputs(ids, pooling="mean"), mean)
         yield Case("texts of different lengths", inputs(short, pooling="mean"), mean)
@@ -79,8 +78,9 @@ class SequenceClassifier(Check):
         zeros = torch.tensor([[4, 0, 7, 0], [0, 3, 3, 8], [0, 0, 0, 0]])
         yield Case("no pad_id, and 0 is a real token", inputs(zeros, pad_id=None, pooling="mean"), mean)
         nothing = torch.cat([short, torch.zeros_like(short[:1])])
-        yield Case("a row of padding alone", inputs(nothing, pooling="mean"), mean)
-        yield Case("float32, different lengths", inputs(short, dtype=torch.float32, pooling="mean"), mean)
+        yield Case("a row of padding alone", inputs(nothing, gradients=False, pooling="mean"), mean)
+        around = ids * torch.tensor([[0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [1, 1, 0, 0, 0]])
+        yield Case("padding in front and in between", inputs(around, pooling="mean"), mean)
         yield Case("one text", inputs(short[1:2], num_classes=2, pooling="mean"), mean, hidden=True)
         many = {"kind": "dropout", "num_classes": 64, "width": 64, "words": 40}
         tokens = rng.integers(1, 40, 256, 2)
@@ -124,10 +124,12 @@ class SequenceClassifier(Check):
         model.eval()
         logits = model(case.ids)
         if case.kind == "logits":
-            names = ("encoder.embedding.tokens.weight", "output.weight", "output.bias")
+            names = ("encoder.embedding.tokens.weight", "output.weight", "output.bias") if case.gradients else ()
             own = dict(model.named_parameters())
+            learning = {name: own[name] for name in names if own[name].requires_grad}
             facts = {"logits": logits, "kept": model.encoder is encoder}
-            facts |= {"gradients": gradients(logits, {name: own[name] for name in names}), "padded": None}
+            arriving = gradients(logits, learning) if learning else {}
+            facts |= {"gradients": dict.fromkeys(names) | arriving, "padded": None}
             if case.config["pad_id"] is not None:
                 padding = torch.full_like(case.ids[:, :1], case.config["pad_id"]).expand(-1, 3)
                 facts |= {"padded": model(torch.cat([case.ids, padding], dim=1))}
@@ -139,8 +141,10 @@ class SequenceClassifier(Check):
             return {"steady": False}
         model.train()
         # In twentieths, and 1 / (1 - dropout) as a few digits: facts that are the same whatever chance gave.
-        share = (model(case.ids) - model.output.bias) / (logits - model.output.bias)
-        kept = share[share.abs() > 1e-6]
+        pooled = logits - model.output.bias
+        clear = pooled.abs() > 0.1  # of a smaller number, rounding is too large a part
+        share = ((model(case.ids) - model.output.bias) / pooled)[clear]
+        kept = share[share.abs() > 1e-3]
         scales = sorted({round(number, 3) for number in kept.tolist()})
         dropped = round(20 * (1 - len(kept) / share.numel()))
         return {"steady": True, "dropped": dropped, "scales": scales if len(scales) < 3 else []}
@@ -153,9 +157,7 @@ class SequenceClassifier(Check):
             return
         if case.kind == "dropout":
             if hasattr(got, "logits"):
-                yield same_shape(
-                    got.logits, torch.zeros(len(case.ids), case.num_classes, dtype=torch.float64), "the logits"
-                )
+                yield same_shape(got.logits, torch.zeros(len(case.ids), case.num_classes), "the logits")
             yield holds(
                 got.steady, "In eval mode the same texts get other logits the second time: something is dropped there."
             )
@@ -231,8 +233,8 @@ for _name, _message, _edits, _read in [
     ),
     (
         "the encoder cut off",
-        "No gradient reaches the encoder: it was called under torch.no_grad(), or its result was detached. Whether it learns "
-        "is for `freeze` to say.",
+        "No gradient reaches the encoder: it was called under torch.no_grad(), its result was detached, or it was frozen. "
+        "Whether it learns is for `freeze` to say.",
         {_ENCODE: "x = self.encoder.encode(ids).detach()"},
         "",
     ),
@@ -266,6 +268,19 @@ for _name, _message, _edits, _read in [
         "Padding is part of the sum, though not of the number by which it is divided. Its vectors are not zero: set them to "
         "zero before you sum.",
         {_TOTAL: "x.sum(1)"},
+        "pooling",
+    ),
+    (
+        "as many places as tokens",
+        "The first places of a row were pooled, as many as it has real tokens. Padding may stand in front or in between: look "
+        "at each id.",
+        {_TOTAL: "x.masked_fill(~real.sort(1, descending=True).values.unsqueeze(-1), 0.0).sum(1)"},
+        "pooling",
+    ),
+    (
+        "up to the first padding",
+        "What stands behind the first padding is left out. A real token counts wherever it stands.",
+        {_REAL: f"{_REAL}\n            real = real.long().cumprod(1).bool()"},
         "pooling",
     ),
     (
@@ -423,6 +438,11 @@ class Freeze(Check):
         yield Case("the end of a name", inputs("blocks.1", kind="error"), error)
         yield Case("a good name and another one", inputs("output", "encoder.blocks.11", kind="error"), error)
         yield Case("another one and a good name", inputs("encoder.layers", "output", kind="error"), error)
+        yield Case("a module without parameters", inputs("dropout", kind="error"), error)
+        yield Case("a capital letter", inputs("Output", kind="error"), error)
+        yield Case("a dot at the end", inputs("outpu.", kind="error"), error)
+        some = {"frozen": ["encoder.blocks.2", "output"], "kind": "error"}
+        yield Case("another name, and some was frozen before", inputs("encoder.norm", "head", **some), error)
 
     @staticmethod
     def probe(freeze, case, /):
@@ -444,19 +464,20 @@ class Freeze(Check):
         class Model(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.encoder, self.output = Encoder(), nn.Linear(2, 3)
+                self.encoder, self.dropout, self.output = Encoder(), nn.Dropout(0.1), nn.Linear(2, 3)
 
         model = Model()
         own = dict(model.named_parameters(remove_duplicate=False))
         for name, parameter in own.items():
             if any(name.startswith(part + ".") for part in case.frozen):
                 parameter.requires_grad_(False)
+        before = {name: parameter.requires_grad for name, parameter in own.items()}
         try:
             counts = freeze(model, case.keep) if case.given else freeze(model)
         except ValueError:
             if case.kind != "error":
                 raise
-            return {"error": "ValueError"}
+            return {"error": "ValueError", "before": before, "after": {name: own[name].requires_grad for name in own}}
         if case.kind == "error":
             return {"error": ""}
         if case.kind == "counts":
@@ -468,6 +489,10 @@ class Freeze(Check):
     def judge(self, case, got):
         if case.kind == "error":
             yield holds(got.error == "ValueError", NO_ERROR.format("the model has nothing of one of the names"))
+            yield holds(
+                got.after == got.before,
+                "A ValueError was raised, and the model was changed before. Look at all names first.",
+            )
             return
         right = type(self).probe(finetuning.freeze, case)
         if case.kind == "counts":
@@ -538,6 +563,18 @@ for _name, _message, _edits in [
         "then let learn what is kept.",
         {_OFF: "", _CHOSEN: '        parameter.requires_grad_(any(name == kept or name.startswith(kept + ".") for kept '
          "in keep))\n"},
+    ),
+    (
+        "all names must be kept",
+        "A tied table is kept only where all its names are. One of them is enough.",
+        {_EACH: "every = list(model.named_parameters(remove_duplicate=False))\n    for name, parameter in every:",
+         _CHOSEN: _CHOSEN.replace("if any(name == kept", "if all(any(name == kept").replace(
+             "for kept in keep)", "for kept in keep) for name, other in every if other is parameter)")},
+    ),
+    (
+        "changed before the error",
+        "A ValueError was raised when the model was frozen already. Look at all names first, and change it then.",
+        {_CHECKED: "", _OFF: _OFF + _CHECKED},
     ),
     (
         "never back on",
@@ -659,7 +696,8 @@ class ClassWeights(Check):
         def inputs(counts, valid=True, extra=(), num_classes=None):
             labels = torch.tensor([label for label, count in enumerate(counts) for _ in range(count)] + list(extra))
             order = rng.normal(len(labels)).argsort()
-            return {"labels": labels.long()[order], "num_classes": num_classes or len(counts), "valid": valid}
+            data = {"labels": labels.long()[order], "num_classes": num_classes or len(counts)}
+            return data | {"valid": valid, "named": ""}
 
         def broken(*arguments, **rest):
             return inputs(*arguments, valid=False, **rest)
@@ -674,6 +712,8 @@ class ClassWeights(Check):
         yield Case("a class in the middle has no label", broken([3, 0, 2]), errors)
         yield Case("the first class has no label", broken([0, 3, 2]), errors)
         yield Case("the last class has no label", broken([3, 2, 0]), errors)
+        unnamed = broken([3] * 47 + [0] + [2])
+        yield Case("class 47 has no label, and the message names it", unnamed | {"named": "47"}, errors)
         yield Case("a label beyond the last class", broken([3, 2], extra=[2]), errors)
         yield Case("a label -1", broken([3, 2], extra=[-1]), errors)
         yield Case("a label -100", broken([3, 2], extra=[-100]), errors)
@@ -683,15 +723,16 @@ class ClassWeights(Check):
     def probe(class_weights, case, /):
         try:
             weights = class_weights(case.labels, case.num_classes)
-        except ValueError:
+        except ValueError as error:
             if case.valid:
                 raise
-            return {"error": "ValueError"}
+            return {"error": "ValueError", "named": case.named in str(error)}
         return {"weights": weights} if case.valid else {"error": "", "instead": weights}
 
     def judge(self, case, got):
         if not case.valid:
             yield holds(got.error == "ValueError", NO_ERROR.format("a label is out of range, or a class has no label"))
+            yield holds(got.named, "The message of the ValueError does not say which class has no label.")
             return
         yield same(got.weights, finetuning.class_weights(case.labels, case.num_classes), "the weights")
 
@@ -766,6 +807,11 @@ for _name, _message, _edits in [
         "a class without a label passes",
         "A class without a label gets an infinite weight. Raise a ValueError that names it.",
         {_MISSING: ""},
+    ),
+    (
+        "the class is not named",
+        "The message does not say which class has no label, counted from 0. Whoever reads it must find it among many.",
+        {"class {missing[0]} has no label among the {len(labels)}": "a class has no label"},
     ),
     (
         "only the classes that occur",
@@ -848,6 +894,7 @@ class PrecisionRecallF1(Check):
         yield Case("forty answers, four classes", answers(4, 40), each)
         yield Case("a table of answers", answers(3, 5, 8), each)
         yield Case("all are right", data([0, 1, 2, 1], [0, 1, 2, 1], 3), each)
+        yield Case("six hundred answers, two classes", answers(2, 600), each)
         yield Case("a batch of tables", answers(5, 2, 3, 10), each, hidden=True)
         yield Case("a class that is never predicted", data([0, 1, 2, 1, 0], [0, 1, 1, 1, 0], 3), nothing)
         yield Case("a class that is never there", data([0, 1, 1, 1, 0], [0, 1, 2, 1, 0], 3), nothing)
@@ -855,6 +902,7 @@ class PrecisionRecallF1(Check):
         yield Case("the last class is neither", data([0, 1, 1, 0], [0, 1, 0, 0], 4), nothing)
         yield Case("all are wrong", data([0, 1, 2], [1, 2, 0], 3), nothing)
         yield Case("no answers", data([], [], 3), nothing)
+        yield Case("micro: no answers", data([], [], 3, average="micro"), nothing)
         for average in ("macro", "micro"):
             yield Case(f"{average}: forty answers, four classes", answers(4, 40, average=average), averages)
             yield Case(f"{average}: a table of answers", answers(3, 5, 8, average=average), averages)
@@ -868,7 +916,8 @@ class PrecisionRecallF1(Check):
         yield Case("a prediction beyond the last class", broken([0, 1, 2], [0, 3, 2]), errors)
         yield Case("a target -100", broken([0, -100, 2], [0, 1, 2]), errors)
         yield Case("a prediction -1", broken([0, 1, 2], [-1, 1, 2]), errors)
-        yield Case('average="weighted"', broken([0, 1, 2], [0, 1, 2], average="weighted"), errors)
+        for average in ("weighted", "MACRO", ""):
+            yield Case(f'average="{average}"', broken([0, 1, 2], [0, 1, 2], average=average), errors)
 
     @staticmethod
     def probe(precision_recall_f1, case, /):
@@ -899,8 +948,12 @@ class PrecisionRecallF1(Check):
             if case.part != "0 / 0":
                 yield same(score, expected, name)
                 continue
-            yield same_shape(score, expected, name)
-            zeros = score.isfinite().all() and torch.equal(score == 0, expected == 0)
+            if case.average is None:
+                yield same_shape(score, expected, name)
+            else:  # what an average looks like is asked in another part
+                score = torch.tensor(score) if isinstance(score, int | float) else score
+                yield same_shape(score, score if isinstance(score, Tensor) else expected, name)
+            zeros = score.isfinite().all() and torch.equal(score == 0, (expected == 0).expand(score.shape))
             yield holds(zeros, f"Of {name}, other classes are 0 than should be. A share of nothing, 0 / 0, is 0.")
 
 
@@ -924,6 +977,18 @@ for _name, _message, _edits, _read in [
         "Precision and recall are exchanged. Precision is the share of the right ones among what was *predicted*, recall "
         "among what is *there*.",
         {"(right, predicted), (right, there)": "(right, there), (right, predicted)"},
+        "",
+    ),
+    (
+        "precision twice",
+        "Recall is divided by how often the class was predicted, as precision is. Divide it by how often the class is there.",
+        {"(right, there)": "(right, predicted)"},
+        "",
+    ),
+    (
+        "recall twice",
+        "Precision is divided by how often the class is there, as recall is. Divide it by how often the class was predicted.",
+        {"(right, predicted)": "(right, there)"},
         "",
     ),
     (
@@ -1062,6 +1127,19 @@ for _name, _message, _edits, _read in [
         "averages",
     ),
     (
+        "small counts",
+        "Counts above 255 came out too small: they were kept as uint8. Count with int64, as torch.bincount does.",
+        {_BINS: f"{_BINS}.to(torch.uint8).long()"},
+        "",
+    ),
+    (
+        "the share of right answers for micro",
+        "Without any answer the micro average is NaN. It is 0, as every 0 / 0 here.",
+        {_MEANS: f"{_MEANS}\n    if average == 'micro':\n        precision = recall = f1 = (targets == "
+         "predictions).float().mean()"},
+        "averages",
+    ),
+    (
         "plain numbers",
         "An average came back as a plain number. Return tensors without a dimension.",
         {_SCORED: "return (precision.item(), recall.item(), f1.item()) if average else (precision, recall, f1)"},
@@ -1136,6 +1214,7 @@ class AlignLabels(Check):
         yield Case("a word of three tokens", inputs([3, 0, 5], [0, 1, 1, 1, 2]), first)
         yield Case("neighbours with the same label", inputs([4, 4, 4], [0, 0, 1, 2, 2]), first)
         yield Case("the first word in two tokens", inputs([6, 2], [0, 0, 1]), first)
+        yield Case("one word alone, in two tokens", inputs([5], [0, 0]), first)
         yield Case("the text was cut off", inputs([1, 2, 3, 4, 5], [0, 1, 1, 2]), first)
         yield Case("a word without tokens", inputs([1, 2, 3, 4], [0, 2, 2, 3]), first)
         yield Case("ignore_index=-1", inputs([2, 7], [0, 0, 1, 1], ignore_index=-1), first)
@@ -1199,6 +1278,16 @@ for _name, _message, _edits in [
         "word 0 taken for none",
         "The first word gets no label: its number 0 counts as false. Ask `word is None`.",
         {"ignore_index if word is None": "ignore_index if not word"},
+    ),
+    (
+        "the first token beside the last",
+        "The first token was compared with the last one, for `word_ids[-1]` is the last. It has nothing before it.",
+        {"word == before": "word == word_ids[len(aligned) - 1]"},
+    ),
+    (
+        "word 0 not looked at",
+        "Word 0 is not looked at where there are no labels: the number 0 counts as false. Ask `word is not None`.",
+        {"if word is not None and not 0 <=": "if word and not 0 <="},
     ),
     (
         "labels compared",
@@ -1336,6 +1425,8 @@ class BestSpan(Check):
         yield Case("an answer of one token", inputs(peaks(7, {3: 9.0}, {3: 9.0}), 4), one)
         yield Case("max_length=1", inputs(peaks(7, {1: 9.0, 4: 8.0}, {2: 9.0, 4: 8.0}), 1), one)
         yield Case("all logits far below 0", inputs(peaks(7, {2: 5.0}, {1: 5.0}, shift=-60.0), 3), one)
+        nowhere = torch.tensor([-torch.inf, -torch.inf, 0.0]), torch.tensor([0.0, -torch.inf, -torch.inf])
+        yield Case("every allowed span has the sum -inf", inputs(nowhere, 2), one)
         yield Case("a text of one token", inputs(peaks(1, {}, {}), 3), one)
         yield Case("an answer at the end of the text", inputs(peaks(6, {4: 9.0}, {5: 9.0}), 30), one)
         yield Case("float32", inputs(peaks(8, {6: 9.0}, {3: 8.0}, dtype=torch.float32), 4), one)
@@ -1455,6 +1546,18 @@ for _name, _message, _edits in [
         "zero for what is not allowed",
         "Pairs that are not allowed have the score 0, which beats a negative sum. Set them to -inf.",
         {'scores.masked_fill(~allowed, float("-inf"))': 'scores.masked_fill(~allowed, 0.0)'},
+    ),
+    (
+        "a large negative number for what is not allowed",
+        "Pairs that are not allowed have a large negative sum, and one of them wins where the allowed ones are lower still, "
+        "such as -inf. Set them to -inf.",
+        {_BEST: _BEST.replace('float("-inf")', "-1e9")},
+    ),
+    (
+        "zero times infinity",
+        "What is not allowed was multiplied by infinity, and what is allowed by 0 with it: 0 times infinity is NaN. Fill in "
+        "-inf with masked_fill.",
+        {_BEST: "best = (scores * allowed - ~allowed * float('inf')).flatten(-2).argmax(-1)"},
     ),
     (
         "the product",

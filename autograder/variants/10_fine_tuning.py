@@ -148,7 +148,10 @@ def freeze_by_words(model, keep=()):
 def weights_by_counter(labels, num_classes):
     counts = Counter(labels.tolist())
     if set(counts) != set(range(num_classes)):
-        raise ValueError(f"classes {sorted(counts)} have labels, of {num_classes}")
+        lacking = sorted(set(range(num_classes)) - set(counts))
+        raise ValueError(
+            f"classes without a label: {lacking}; labels that are no class: {set(counts) - set(range(num_classes))}"
+        )
     return torch.tensor(
         [len(labels) / num_classes / counts[label] for label in range(num_classes)], dtype=torch.float32
     )
@@ -160,7 +163,7 @@ def weights_by_columns(labels, num_classes):
     if not bool(columns.any(dim=1).all()):
         raise ValueError("a label is out of range")
     if not bool(columns.any(dim=0).all()):
-        raise ValueError("a class has no label")
+        raise ValueError(f"no label is {int(columns.any(dim=0).int().argmin())}")
     return 1 / (num_classes * columns.float().mean(dim=0))
 
 
@@ -168,7 +171,7 @@ def weights_by_columns(labels, num_classes):
 def weights_by_unique(labels, num_classes):
     found, counts = np.unique(labels.numpy(), return_counts=True)
     if not np.array_equal(found, np.arange(num_classes)):
-        raise ValueError("every class needs a label, and every label a class")
+        raise ValueError(f"every class needs a label, and every label a class: {set(found) ^ set(range(num_classes))}")
     return torch.from_numpy((counts.sum() / (num_classes * counts)).astype(np.float32))
 
 
