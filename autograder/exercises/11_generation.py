@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -182,6 +183,8 @@ class TopPFilter(Check):
         yield Case("p = 0.001", inputs(six, 0.001, 3), kept)
         yield Case("p = 0.8, six tokens", inputs(six, 0.8, 4), kept)
         yield Case("p = 0.97, float32", inputs(six, 0.97, 3, torch.float32), kept)
+        unlike = torch.cat([_of_shares(rng, shares, 1) for shares in ([0.9, 0.06, 0.04], [0.4, 0.35, 0.25])])
+        yield Case("rows of which different numbers stay", {"logits": unlike, "p": 0.6}, kept)
         yield Case("one token has nearly all", inputs([0.96, 0.02, 0.015, 0.005], 0.9), kept)
         yield Case("p = 0.5, three rows", inputs(six, 0.5, 3), kept, hidden=True)
         equal = torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
@@ -900,6 +903,30 @@ def _chain(size, ends):
     return scores
 
 
+_LOGITS = "logits = repetition_penalty(model(new, cache)[:, -1], ids, penalty)"
+_DRAW = "following = draw(logits, temperature, top_k, top_p, generator)"
+_PENALISED = "repetition_penalty(model(new, cache)[:, -1], ids, penalty)"
+OF_ALL_ROWS = {_LOGITS: _LOGITS.replace("ids,", "ids.reshape(1, -1).expand(len(ids), -1),")}
+OF_LOG_PROBABILITIES = {_LOGITS: _LOGITS.replace("[:, -1],", "[:, -1].log_softmax(-1),")}
+ONLY_THOSE_THAT_GO_ON = {
+    _DRAW: "following, going = ids[:, -1:].clone(), ~ended[:, 0]\n            "
+    "following[going] = draw(logits[going], temperature, top_k, top_p, generator)"
+}
+
+
+def _changed(edits, function):
+    """The reference with a few words of its source changed."""
+    source = inspect.getsource(function)
+    for old, new in edits.items():
+        assert old in source, old
+        source = source.replace(old, new)
+    return build(source, function)
+
+
+def _alike(one, other):
+    return one.shape == other.shape and torch.equal(one, other)
+
+
 @exercise(
     "generation.sample",
     parts={"tokens": 1, "rows": 1, "end": 1, "penalty": 1, "cache": 1, "the model": 1, "error": 1},
@@ -960,12 +987,17 @@ class Sample(_Writing):
         yield Case("one row that ends", inputs(8, prompt=[4], **chain, **greedy), end)
         yield Case("a row that ends at the last step", inputs(3, prompt=[2, 3], **chain, **greedy), end)
         yield Case("the end stands in the prompt", inputs(5, prompt=[6, 4], **chain, **greedy), end)
+        backwards = {"size": 7, "end_id": 0, "scores": _chain(7, [5]).flip(0, 1)}
+        yield Case("the end is token 0", inputs(8, prompt=[2], **backwards, **greedy), end)
         yield Case("no end_id", inputs(6, prompt=[4], **chain | {"end_id": None}, **greedy), end)
         forked = {"size": 7, "end_id": 6, "scores": _chain(7, [2, 5]), "num_return_sequences": 4, "prompt": [0]}
         uneven = self.until(
             rng, lambda rng: inputs(9, rng, seed=int(rng.integers(0, 1000, 1)), **forked), self.ends_differ
         )
         yield Case("rows that end at different steps", uneven, end)
+        by_chance = {"seed": 17, "temperature": 1.5, "end_id": 6, "num_return_sequences": 4}
+        going_on = self.told_by(rng, lambda rng: inputs(8, rng, **by_chance), ONLY_THOSE_THAT_GO_ON)
+        yield Case("some rows have ended, and others are drawn", going_on, end)
         loud = {"temperature": 0.0, "penalty": 3.0}
         yield Case(
             "penalty = 3, temperature 0",
@@ -978,6 +1010,18 @@ class Sample(_Writing):
                 rng,
                 lambda rng: inputs(1, rng, prompt=[3, 1, 1, 5], **loud),
                 lambda data: self.differs(data, penalty=1.0),
+            ),
+            penalty,
+        )
+        drawn = {"seed": 18, "penalty": 1.5, "num_return_sequences": 3}
+        yield Case(
+            "penalty = 1.5, three rows by chance",
+            self.told_by(
+                rng,
+                lambda rng: inputs(6, rng, **drawn),
+                OF_ALL_ROWS,
+                OF_LOG_PROBABILITIES,
+                {_PENALISED: "model(new, cache)[:, -1]"},
             ),
             penalty,
         )
@@ -1002,6 +1046,14 @@ class Sample(_Writing):
         """Whether other options would give another text."""
         return not torch.equal(self.written(generation.sample, data), self.written(generation.sample, data, **other))
 
+    def told_by(self, rng, make, *changes):
+        """Inputs for which each of these changes of the reference would change what is written."""
+        others = [_changed(edits, generation.sample) for edits in changes]
+        right = partial(self.written, generation.sample)
+        return self.until(
+            rng, make, lambda data: all(not _alike(right(data), self.written(one, data)) for one in others)
+        )
+
     def heads_matter(self, data):
         """Whether it shows in the text how many heads the cache keeps."""
         apart = data | {"config": data["config"] | {"num_kv_heads": None}}
@@ -1022,8 +1074,6 @@ class Sample(_Writing):
 
 _NEW = "new = ids if cache is None else ids[:, cache.length:]"
 _NEW_SOURCE = "new = ids if cache is None else ids[:, cache.length :]"
-_LOGITS = "logits = repetition_penalty(model(new, cache)[:, -1], ids, penalty)"
-_DRAW = "following = draw(logits, temperature, top_k, top_p, generator)"
 _FILL = "following = following.masked_fill(ended, end_id)"
 _CACHE = "cache = KVCache(model.config.num_kv_heads) if use_cache else None"
 _STOP = "            if ended.all():\n                break\n"
@@ -1104,6 +1154,19 @@ for _name, _message, _edits, _read in [
         "",
     ),
     (
+        "an end 0 ignored",
+        "An end_id of 0 ends nothing: the number 0 counts as false. Ask `end_id is not None`.",
+        {"if end_id is not None:": "if end_id:"},
+        "",
+    ),
+    (
+        "only rows that go on are drawn",
+        "A token was drawn for the rows alone that had not ended, and the others get other random numbers by that. Draw for all "
+        "rows together; the end is filled in afterwards.",
+        ONLY_THOSE_THAT_GO_ON,
+        "",
+    ),
+    (
         "never stops",
         "Writing goes on to max_new_tokens although every row has ended. Stop when all have.",
         {_STOP: ""},
@@ -1125,6 +1188,19 @@ for _name, _message, _edits, _read in [
         "no penalty",
         "The penalty changes nothing. Apply repetition_penalty to the logits before `draw`.",
         {_LOGITS: "logits = model(new, cache)[:, -1]"},
+        "repetition",
+    ),
+    (
+        "the penalty for all rows together",
+        "A row was penalised for tokens of other rows. Each row has a text of its own.",
+        OF_ALL_ROWS,
+        "repetition",
+    ),
+    (
+        "the penalty on ln p",
+        "The penalty was applied to logarithms of probabilities. Those are all below 0; apply it to the logits as the model "
+        "gives them.",
+        OF_LOG_PROBABILITIES,
         "repetition",
     ),
     (
@@ -1243,15 +1319,6 @@ def _unparsed(line):
     return ast.unparse(ast.parse(f"{line}\n    pass" if line.endswith(":") else line)).removesuffix("\n    pass")
 
 
-def _changed(edits):
-    """The reference with a few words of its source changed."""
-    source = inspect.getsource(generation.beam_search)
-    for old, new in edits.items():
-        assert old in source, old
-        source = source.replace(old, new)
-    return build(source, generation.beam_search)
-
-
 @exercise(
     "generation.beam_search",
     parts={"best": 2, "end": 1, "length penalty": 1, "several": 1, "the model": 1, "error": 1},
@@ -1319,13 +1386,19 @@ class BeamSearch(_Writing):
             "the last step is the last": (3, 2.0, ONE_STEP_MORE),
         }
         for title, (beams, gamma, edits) in telling.items():
-            other = _changed(edits)
+            other = _changed(edits, generation.beam_search)
             data = self.until(
                 rng,
                 lambda rng, beams=beams, gamma=gamma: inputs(6, beams, rng, end_id=4, size=5, length_penalty=gamma),
                 lambda data, other=other: self.ends_early(data) and self.told_apart(data, other),
             )
             yield Case(title, data, end)
+        zero = self.until(
+            rng,
+            lambda rng: inputs(6, 3, rng, end_id=0, size=5),
+            lambda data: self.ends_early(data) and self.differs(data, end_id=None),
+        )
+        yield Case("the end is token 0", zero, end)
         yield Case("an end that is never likely", inputs(4, 3, end_id=0, scores=_never(rng, 7, 0)), end)
         yield Case("the end stands in the prompt", inputs(4, 3, end_id=3, scores=_never(rng, 7, 3)), end)
         for gamma in (0.0, 0.5, 2.0):
@@ -1339,6 +1412,10 @@ class BeamSearch(_Writing):
                 penalty,
             )
         yield Case("three texts", inputs(5, 4, num_return_sequences=3), several)
+        yield Case("ten texts of ten beams, five tokens", inputs(3, 10, size=5, num_return_sequences=10), several)
+        yield Case(
+            "five texts, and there are but three", inputs(1, 5, size=3, prompt=[1], num_return_sequences=5), several
+        )
         yield Case(
             "texts of different lengths",
             self.until(
@@ -1358,7 +1435,7 @@ class BeamSearch(_Writing):
     def differs(self, data, **other):
         """Whether other options would give another text."""
         first, second = (self.written(generation.beam_search, data, **o) for o in ({}, other))
-        return first.shape != second.shape or not torch.equal(first, second)
+        return not _alike(first, second)
 
     def told_apart(self, data, other):
         """Whether another way of searching gives another text, and no error."""
@@ -1367,7 +1444,7 @@ class BeamSearch(_Writing):
         except (RuntimeError, IndexError):
             return False
         ours = self.written(generation.beam_search, data)
-        return ours.shape != theirs.shape or not torch.equal(ours, theirs)
+        return not _alike(ours, theirs)
 
     def ends_early(self, data):
         """Whether the best text ends, and is not the one that is found when nothing ends."""
@@ -1428,6 +1505,25 @@ for _name, _message, _edits, _read in [
         {"            cache.reorder(rows[going])\n":
          "            cache.reorder((torch.arange(len(going)) % len(log_p)))\n"},
         "reorder",
+    ),
+    (
+        "reorder forgotten",
+        "The cache still has the rows of the step before. Call cache.reorder with the rows that go on.",
+        {"            cache.reorder(rows[going])\n": ""},
+        "reorder",
+    ),
+    (
+        "more than there are",
+        "More extensions were asked for than there are. With few tokens there are fewer than 2 * num_beams: take the smaller "
+        "number.",
+        {_RANKED: "ranked = extended.flatten().topk(2 * num_beams)"},
+        "beam-search",
+    ),
+    (
+        "as many extensions as tokens",
+        "Only as many extensions were looked at as there are tokens. Each of the beams has that many.",
+        {_RANKED: "ranked = extended.flatten().topk(min(2 * num_beams, log_p.size(-1)))"},
+        "beam-search",
     ),
     (
         "each beam by itself",
@@ -1516,6 +1612,18 @@ for _name, _message, _edits, _read in [
         "one text only",
         "One text came back, whatever num_return_sequences says.",
         {_BEST: "best = [text for _, text in finished[:1]]"},
+        "",
+    ),
+    (
+        "as many as were asked for",
+        "There are fewer finished texts than were asked for, and that is no error. Return those that there are.",
+        {_BEST: "if len(finished) < num_return_sequences:\n        raise ValueError('too few texts')\n    " + _BEST},
+        "",
+    ),
+    (
+        "an end 0 ignored",
+        "An end_id of 0 ends nothing: the number 0 counts as false. Ask `end_id is not None`.",
+        {_ENDS: _ENDS.replace("if end_id is not None", "if end_id")},
         "",
     ),
     (
