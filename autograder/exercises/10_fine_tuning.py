@@ -49,11 +49,11 @@ class SequenceClassifier(Check):
     def prepare(self, rng):
         def inputs(ids, kind="logits", num_classes=3, width=4, pad_id=0, words=11, gradients=True, **options):
             weights = {
-                "encoder.embedding.tokens.weight": rng.normal(words, width),
-                "encoder.output.weight": rng.normal(words, width),
-                "encoder.output.bias": rng.normal(words),
-                "output.weight": rng.normal(num_classes, width),
-                "output.bias": rng.normal(num_classes),
+                "encoder.embedding.tokens.weight": rng.normal(words, width, dtype=torch.float32),
+                "encoder.output.weight": rng.normal(words, width, dtype=torch.float32),
+                "encoder.output.bias": rng.normal(words, dtype=torch.float32),
+                "output.weight": rng.normal(num_classes, width, dtype=torch.float32),
+                "output.bias": rng.normal(num_classes, dtype=torch.float32),
             }
             if kind == "dropout":  # then each logit shows what became of one component
                 weights["output.weight"] = torch.eye(width)

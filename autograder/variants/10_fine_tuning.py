@@ -21,17 +21,26 @@ class ClassifierByProduct(nn.Module):
         self.output = nn.Linear(encoder.config.d_model, num_classes)
         self.drop = nn.Dropout(dropout)
 
-    def weights(self, ids, dtype):
+    def weights(self, ids):
         if self.pooling == "cls":
-            return functional.one_hot(torch.zeros(len(ids), dtype=torch.long), ids.size(1)).to(dtype)
+            return functional.one_hot(torch.zeros(len(ids), dtype=torch.long), ids.size(1)).float()
         pad_id = self.encoder.config.pad_id
-        real = torch.ones_like(ids, dtype=dtype) if pad_id is None else (ids != pad_id).to(dtype)
+        real = torch.ones_like(ids).float() if pad_id is None else (ids != pad_id).float()
         return real / real.sum(dim=1, keepdim=True).clamp(min=1)
 
     def forward(self, ids):
-        vectors = self.encoder.encode(ids)
-        pooled = torch.einsum("bt,btd->bd", self.weights(ids, vectors.dtype), vectors)
+        pooled = torch.einsum("bt,btd->bd", self.weights(ids), self.encoder.encode(ids))
         return self.output(self.drop(pooled))
+
+
+@variant("finetuning.SequenceClassifier", "a quotient of two means")
+class ClassifierByMeans(ClassifierByProduct):
+    def weights(self, ids):
+        if self.pooling == "cls":
+            return super().weights(ids)
+        pad_id = self.encoder.config.pad_id
+        real = (ids == ids if pad_id is None else ids != pad_id).float()
+        return real / ids.size(1) / real.mean(1, keepdim=True).clamp(min=1e-9)
 
 
 @variant("finetuning.SequenceClassifier", "a method for each pooling, dropout as a function")
