@@ -435,7 +435,7 @@ for _name, _message, _edits in [
     difficulty=2,
     minutes=20,
     read="11_generation#temperature",
-    sections={"filters": "top-p", "chance": "sampling"},
+    sections={"filters": "one-token", "chance": "one-token"},
 )
 class Draw(Check):
     """Hundreds of rows, so that other probabilities are sure to give other draws from the same generator."""
@@ -460,9 +460,12 @@ class Draw(Check):
         yield Case("top_k = 3 and top_p = 0.6", inputs(top_k=3, top_p=0.6), filters)
         yield Case("top_k = 4 and top_p = 0.5", inputs(top_k=4, top_p=0.5), filters)
         yield Case("temperature 0.5 and top_p = 0.6", inputs(temperature=0.5, top_p=0.6), filters)
+        yield Case("top_k = 0, which top_k_filter refuses", inputs(4, top_k=0), filters)
+        yield Case("top_p = 0, which top_p_filter refuses", inputs(4, top_p=0.0), filters)
         yield Case("temperature 0.7, top_k = 4, top_p = 0.9", inputs(400, 0.7, 4, 0.9), filters, hidden=True)
         yield Case("temperature 0", inputs(5, temperature=0.0), greedy)
         yield Case("temperature 0, with filters", inputs(7, temperature=0.0, top_k=2, top_p=0.5), greedy)
+        yield Case("temperature 0, with what filters refuse", inputs(5, temperature=0.0, top_k=0, top_p=0.0), greedy)
         yield Case("one row", inputs(1), chance)
         yield Case("three rows", inputs(3, temperature=0.8), chance)
         yield Case("temperature 0 needs no chance", inputs(3, temperature=0.0), chance)
@@ -471,11 +474,22 @@ class Draw(Check):
     def probe(draw, case, /):
         generator = torch.Generator().manual_seed(case.seed)
         before = torch.get_rng_state()
-        ids = draw(case.logits, case.temperature, case.top_k, case.top_p, generator)
+        refused = case.temperature > 0 and 0 in (case.top_k, case.top_p)
+        try:
+            ids = draw(case.logits, case.temperature, case.top_k, case.top_p, generator)
+        except ValueError:
+            if not refused:
+                raise
+            return {"error": "ValueError"}
+        if refused:
+            return {"error": ""}
         untouched = bool(torch.equal(before, torch.get_rng_state()))
         return {"ids": ids, "state": generator.get_state(), "untouched": untouched}
 
     def judge(self, case, got):
+        if hasattr(got, "error"):
+            yield holds(got.error == "ValueError", NO_ERROR.format("a filter was asked for that refuses the number"))
+            return
         generator = torch.Generator().manual_seed(case.seed)
         right = generation.draw(case.logits, case.temperature, case.top_k, case.top_p, generator)
         if case.part == "chance":
@@ -509,13 +523,13 @@ for _name, _message, _edits, _read in [
         "The filters saw the logits before the temperature. Divide by it first: top_p looks at the probabilities that "
         "are drawn from.",
         {_DIVIDE: "pass", "logits.softmax(-1)": "(logits / temperature).softmax(-1)"},
-        "",
+        "one-token",
     ),
     (
         "top_p before top_k",
         "top_p was applied before top_k. The order is temperature, top_k, top_p.",
         {_TOP_K + _TOP_P: _TOP_P + _TOP_K},
-        "",
+        "one-token",
     ),
     ("top_k ignored", "top_k is given and changes nothing.", {_TOP_K: ""}, "top-k"),
     ("top_p ignored", "top_p is given and changes nothing.", {_TOP_P: ""}, "top-p"),
@@ -523,7 +537,32 @@ for _name, _message, _edits, _read in [
         "only one filter",
         "Where both top_k and top_p are given, only the first was applied. Apply both.",
         {"    if top_p is not None": "    elif top_p is not None"},
-        "",
+        "one-token",
+    ),
+    (
+        "top_k 0 taken for none",
+        "A top_k of 0 was taken for none: the number 0 counts as false. Ask `top_k is not None`; top_k_filter refuses the 0.",
+        {"if top_k is not None:": "if top_k:"},
+        "one-token",
+    ),
+    (
+        "top_p 0 taken for none",
+        "A top_p of 0 was taken for none: the number 0 counts as false. Ask `top_p is not None`; top_p_filter refuses the 0.",
+        {"if top_p is not None:": "if top_p:"},
+        "one-token",
+    ),
+    (
+        "zeros taken for none",
+        "A top_k or top_p of 0 was taken for none: the number 0 counts as false. Ask `is not None`; the filters refuse the 0.",
+        {"if top_k is not None:": "if top_k:", "if top_p is not None:": "if top_p:"},
+        "one-token",
+    ),
+    (
+        "filters at temperature 0",
+        "At temperature 0 the filters were called. The likeliest token passes every filter: leave them out.",
+        {f"    if temperature == 0:\n        {_GREEDY}\n    {_DIVIDE}\n": f"    {_DIVIDE.replace('temperature', '(temperature or 1)')}\n",
+         _MULTINOMIAL: f"if temperature == 0:\n        {_GREEDY}\n    {_MULTINOMIAL}"},
+        "one-token",
     ),
     (
         "always the likeliest",
@@ -559,7 +598,7 @@ for _name, _message, _edits, _read in [
         "the generator is not used",
         "The draws do not come from the generator that is passed in. Write generator=generator in torch.multinomial.",
         {", generator=generator": ""},
-        "sampling",
+        "one-token",
     ),
 ]:  # fmt: skip
     slip(Draw, _name, _message, _edits, read=_read)
