@@ -1611,6 +1611,26 @@ for _name, _message, _edits, _read in [
         "",
     ),
     (
+        "never done",
+        "The search goes on where it is over: no beam, if it ended now, with its length of now, would beat the worst of the best "
+        "num_beams finished texts.",
+        {_DONE: "if False:"},
+        "",
+    ),
+    (
+        "done when the best is safe",
+        "The search is over as soon as no beam would beat the *best* finished text. Compare with the worst of those that are "
+        "kept: another may still take its place.",
+        {_DONE: _DONE.replace("finished[-1]", "finished[0]")},
+        "",
+    ),
+    (
+        "the end not counted",
+        "The end of a text was not counted in its length. It is one of the n new tokens.",
+        {_SCORES: "lengths = torch.where(ends[:num_beams], max(n - 1, 1), n)\n            scores = ranked.values[:num_beams] / lengths**length_penalty"},
+        "length-penalty",
+    ),
+    (
         "finished texts forgotten",
         "Texts that ended on the way are forgotten: only those of the last step were compared.",
         {"finished += [": "finished = [] if n == max_new_tokens else finished\n            finished += [",
