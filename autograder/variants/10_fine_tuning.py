@@ -34,13 +34,23 @@ class ClassifierByProduct(nn.Module):
 
 
 @variant("finetuning.SequenceClassifier", "a quotient of two means")
-class ClassifierByMeans(ClassifierByProduct):
-    def weights(self, ids):
-        if self.pooling == "cls":
-            return super().weights(ids)
+class ClassifierByMeans(nn.Module):
+    def __init__(self, encoder, num_classes, pooling="cls", dropout=0.0):
+        super().__init__()
+        if pooling != "cls" and pooling != "mean":
+            raise ValueError("pooling: cls or mean")
+        self.encoder, self.by_mean = encoder, pooling == "mean"
+        self.drop = nn.Dropout(dropout)
+        self.output = nn.Linear(encoder.config.d_model, num_classes)
+
+    def forward(self, ids):
+        x = self.encoder.encode(ids)
+        if not self.by_mean:
+            return self.output(self.drop(x[:, 0]))
         pad_id = self.encoder.config.pad_id
         real = (ids == ids if pad_id is None else ids != pad_id).float()
-        return real / ids.size(1) / real.mean(1, keepdim=True).clamp(min=1e-9)
+        share = real / ids.size(1) / real.mean(1, keepdim=True).clamp(min=1e-9)
+        return self.output(self.drop((share.unsqueeze(-1) * x).sum(dim=1)))
 
 
 @variant("finetuning.SequenceClassifier", "a method for each pooling, dropout as a function")
