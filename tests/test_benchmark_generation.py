@@ -1,9 +1,11 @@
-"""What the benchmark of generation compares: three ways that write the same text, and a row for each."""
+"""What the benchmark of generation compares: ways that write the same text, and a row for each."""
 
 import pytest
 import torch
 
 from benchmarks import generation as measured
+from solutions.config import TransformerConfig
+from solutions.gpt import CausalLanguageModel
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +21,19 @@ def test_all_ways_write_the_same_tokens(ways: dict[str, measured.Write]) -> None
 def test_each_round_is_timed_but_the_first(ways: dict[str, measured.Write]) -> None:
     calls: list[None] = []
     seconds = measured.compare(ways, 3, rounds=2, done=lambda: calls.append(None))
-    assert list(seconds) == [measured.PEER, measured.CACHED, measured.AGAIN]
+    assert list(seconds) == [measured.PEER, measured.CACHED, measured.AGAIN, measured.TURNED]
     assert all(len(taken) == 2 and min(taken) > 0 for taken in seconds.values())
-    assert len(calls) == 9
+    assert len(calls) == 12
+
+
+def test_matrices_in_the_other_order_are_the_same_matrices() -> None:
+    model = CausalLanguageModel(TransformerConfig(vocab_size=50, d_model=16, num_heads=2, num_layers=2))
+    turned = measured.kept_in_out(model)
+    for name, weight in model.named_parameters():
+        other = turned.get_parameter(name)
+        assert torch.equal(weight, other)
+        in_blocks = name.startswith("blocks") and weight.dim() == 2
+        assert other.stride() == ((1, weight.size(0)) if in_blocks else weight.stride())
 
 
 def test_different_texts_are_refused(ways: dict[str, measured.Write]) -> None:
