@@ -45,11 +45,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = []
     with Progress() as progress:
-        turns = (options.rounds + 1) * sum(map(len, LENGTHS.values())) * len((PEER, CACHED, AGAIN, TURNED))
+        contenders = {size: writers(*SIZES[size], longest=PROMPT + max(LENGTHS[size])) for size in LENGTHS}
+        turns = (options.rounds + 1) * sum(len(ways) * len(LENGTHS[size]) for size, ways in contenders.items())
         task = progress.add_task("writing", total=turns)
-        for size, lengths in LENGTHS.items():
-            ways = writers(*SIZES[size], longest=PROMPT + max(lengths))
-            for length in lengths:
+        for size, ways in contenders.items():
+            for length in LENGTHS[size]:
                 seconds = compare(ways, length, options.rounds, lambda: progress.advance(task))
                 rows += table(size, length, seconds)
     write(
