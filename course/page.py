@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import Any
@@ -40,6 +41,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def code(text: str) -> str:
+    """Write Markdown that shows a text letter for letter: one that a library or a model wrote may look like Markdown.
+
+    Args:
+        text: shown on one line, as code.
+    """
+    # The fence must be longer than any row of backticks in the text.
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}"
 
 
 def show_source(thing: Callable[..., Any]) -> None:
