@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from string import punctuation
 from textwrap import dedent
 from typing import Any
 
@@ -43,8 +44,18 @@ def _cell(value: object) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def code(text: str) -> str:
+def literal(text: str) -> str:
     """Write Markdown that shows a text letter for letter: one that a library or a model wrote may look like Markdown.
+
+    Args:
+        text: shown as prose.
+    """
+    # All that can mean something, but for the bar, which does so in tables alone, and there `table` sees to it.
+    return re.sub(f"([{re.escape(punctuation.replace('|', ''))}])", r"\\\1", text)
+
+
+def code(text: str) -> str:
+    """Like `literal`, for a text of which every space counts.
 
     Args:
         text: shown on one line, as code.
