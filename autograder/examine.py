@@ -3,7 +3,8 @@
 What happens in one exercise costs that exercise alone. When a cell kills the kernel, floods it or does not end, a new
 kernel repeats the cells before it, without the one that did it. An exercise that lost points is replaced by the
 reference, after its verdict is sealed, for those that build on it; where the student's own version serves them
-better, that counts.
+better, that counts. What a cell does to the kernel is that cell's own ending, and an exercise under which the kernel dies
+is examined once more with nothing else of the student's beside it.
 """
 
 import asyncio
@@ -11,14 +12,16 @@ import re
 import socket
 import tempfile
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_output
 
+from autograder import workers
 from autograder.checks import Check, of_chapter
-from autograder.examiner import Examination, listening
+from autograder.examiner import Talk, converse, listening
 from autograder.judge import Part, Result
 from autograder.kernel import Ending, Kernel, Kernels
 from autograder.library import reference_source
@@ -29,8 +32,14 @@ from autograder.render import to_html
 SECONDS_PER_CELL = 30.0
 SECONDS_PER_EXERCISE = 120.0
 SECONDS_PER_SUBMISSION = 600.0
-POLL = 0.2
+"""Of the student's code: what the grader takes for itself does not count."""
+SECONDS_TO_JUDGE = 180.0
+SECONDS_TO_END = 5.0
+MAX_KEPT = 16 * 2**20
+"""Characters of all the outputs of a notebook that are kept; a notebook with a picture a page has a fifth of it."""
 SKIPPED = "skip-execution"
+OWN = "own-"
+"""How the ids of the student's own cells begin, in a rebuilt notebook."""
 
 _ENDED = {
     "time": "did not finish in time. Look for a loop that never ends.",
@@ -85,43 +94,68 @@ class _Run:
         self.checks = {check.name.replace(".", "-"): check for check in of_chapter(record.chapter)}
         self.broken: set[int] = set()  # cells that are not executed again
         self.errors: dict[str, str] = {}
-        self.ends = time.monotonic() + SECONDS_PER_SUBMISSION
+        self.used = 0.0  # seconds of the student's code
+        self.room = MAX_KEPT
+        self.isolated = False  # nothing of the student's may stand beside an exercise any more
 
     async def all_cells(self) -> None:
         await self.kernel.start()
         for index, cell in enumerate(self.cells):
-            if not _is_executed(cell):
+            check = self.check_of(cell)
+            if not _is_executed(cell) or (self.isolated and _is_own(cell)):
                 continue
-            grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
-            check = self.checks.get(grade_id.removesuffix("-check"))
             if check is None:
                 await self.cell(index, SECONDS_PER_CELL)
-            elif grade_id.endswith("-check"):
+            elif _is_check(cell):
                 await self.exercise(index, check)
             else:
                 await self.solution(index, check)
 
+    def check_of(self, cell: NotebookNode) -> Check | None:
+        """The exercise that is solved or checked in a cell, if it is one of those."""
+        return self.checks.get(_grade_id(cell).removesuffix("-check"))
+
     async def cell(self, index: int, seconds: float) -> Ending:
         """Execute a cell; if it breaks the kernel, go back to where it stood without it."""
-        ending = await self.kernel.execute(self.cells[index], min(seconds, self.left))
+        cell = self.cells[index]
+        ending = await self.timed(self.kernel.execute(cell, min(seconds, self.left)))
+        self.room -= sum(len(str(output)) for output in cell.outputs)
+        if self.room < 0:
+            said = "The outputs of the cells above fill the page, so this one's were left out.\n"
+            cell.outputs = [new_output("stream", name="stderr", text=said)]
         if ending:
             self.broken.add(index)
             await self.again(index)
         return ending
 
-    async def again(self, end: int) -> None:
-        """Start a new kernel and repeat the cells before `end` that do no harm."""
+    async def timed(self, execution: Awaitable[Ending]) -> Ending:
+        """Wait for an execution on the student's time."""
+        started = time.monotonic()
+        try:
+            return await execution
+        finally:
+            self.used += time.monotonic() - started
+
+    async def again(self, end: int, alone: Check | None = None) -> None:
+        """Start a new kernel and repeat the cells before `end` that do no harm.
+
+        Args:
+            end: where to stop.
+            alone: an exercise that is to have nothing else of the student's beside it.
+        """
         await self.kernel.start()
         index = 0
         while index < end:
             cell = self.cells[index]
-            grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
-            check = self.checks.get(grade_id.removesuffix("-check"))
+            check = self.check_of(cell)
+            left_out = index in self.broken or (alone and (_is_own(cell) or check not in (None, alone)))
             ending: Ending = ""
-            if _is_executed(cell) and check is not None and grade_id.endswith("-check"):
-                await self.adopt(check)
-            elif _is_executed(cell) and index not in self.broken:
-                ending = await self.kernel.run(cell.source, min(SECONDS_PER_CELL, self.left))
+            if not _is_executed(cell):
+                pass
+            elif check is not None and _is_check(cell):
+                await self.adopt(check, everywhere=alone is not None)
+            elif not left_out:
+                ending = await self.timed(self.kernel.run(cell.source, min(SECONDS_PER_CELL, self.left)))
             if ending:  # it did no harm the first time
                 self.broken.add(index)
                 await self.kernel.start()
@@ -140,7 +174,11 @@ class _Run:
         """Have an exercise examined, seal the verdict, and go on with what is right."""
         started = time.monotonic()
         if check.name not in self.record.answers:
+            if self.isolated:
+                await self.again(index, alone=check)
             self.record.answers[check.name] = await self.answer(index, check)
+        if self.record.answers[check.name].how in ("crash", "memory") and not self.isolated:
+            await self.isolate(index, check)
         answer = self.record.answers[check.name]
         answer.source, answer.seconds = self.sources.get(check.name, ""), round(time.monotonic() - started, 3)
         answer.instead = [name for name in answer.instead if _mentions(answer.source, name.rpartition(".")[2])]
@@ -148,6 +186,26 @@ class _Run:
         if self.kernel.companions():  # they would take time, and speak to the judge, while others are examined
             await self.again(index)
         await self.adopt(check)
+
+    async def isolate(self, index: int, check: Check) -> None:
+        """Examine an exercise under which the kernel died once more, alone: who killed it may be somebody else.
+
+        A thread or an alarm that an earlier cell has set ends whatever happens to run when its time comes.
+        """
+        died = self.record.answers[check.name]
+        if index - 1 in self.broken:  # the cell of the exercise itself
+            return
+        await self.again(index, alone=check)
+        answer = await self.examined(index, check)
+        if answer.how == "answered" and answer.result.points:
+            self.isolated = True
+            answer.instead = [name for name in self.record.answers if name != check.name]
+            self.record.answers[check.name] = answer
+            said = f"Something beside {check.name} ended the kernel under it. From there on each exercise stands alone."
+            self.record.flags.append(Flag("ended", _grade_id(self.cells[index]), said))
+        else:
+            self.record.answers[check.name] = died
+            await self.again(index)
 
     async def answer(self, index: int, check: Check) -> Answer:
         """The better of two verdicts, where there are two: built on the references, or on the student's own."""
@@ -168,25 +226,47 @@ class _Run:
 
     async def examined(self, index: int, check: Check) -> Answer:
         """Execute the check's cell while the judge listens."""
-        before = [cell.source for cell in self.cells[:index] if _is_executed(cell)]
-        examination = Examination(self.listener, check, self.record.seed, before)
         cell = NotebookNode(self.cells[index])
         cell.source = f'check("{check.name}", {check.symbol}, graded=True)'
-        running = asyncio.create_task(self.kernel.execute(cell, min(SECONDS_PER_EXERCISE, self.left)))
-        while not (await asyncio.wait({running}, timeout=POLL))[0]:
-            if examination.silent:
-                self.kernel.end()  # what it still does concerns nobody
-        result = await asyncio.to_thread(examination.finish)
-        # Where the judge waited in vain, it was the judge who had the kernel killed.
-        ending: Ending = "time" if examination.silent == "time" else running.result() or examination.silent
-        self.flag(check, cell, examination.strangers)
+        ending, talk = await self.talk(cell, check, [cell.source for cell in self.cells[:index] if _is_executed(cell)])
+        self.flag(check, cell, talk.strangers)
         if ending:
-            await self.again(index)
-        if result is not None:
-            return Answer(result)  # sealed, whatever became of the kernel afterwards
+            await self.again(index, alone=check if self.isolated else None)
+        if talk.result is not None:
+            return Answer(talk.result)  # sealed, whatever became of the kernel afterwards
         if ending:
             return self.lost(check, ending, f"`{check.symbol}` {_ENDED[ending]}")
         return self.lost(check, "not tried", self.unasked(check, cell))
+
+    async def talk(self, cell: NotebookNode, check: Check, before: list[str]) -> tuple[Ending, Talk]:
+        """Let the kernel and the judge talk; how the cell ended, and what became of the conversation."""
+        ours, theirs = socket.socketpair()
+        seconds = min(SECONDS_PER_EXERCISE, self.left)
+        most = seconds + SECONDS_TO_JUDGE
+        with ours, theirs:
+            asked = workers.submit(
+                converse, self.listener, theirs, check.name, self.record.seed, before, seconds, seconds=most
+            )
+            heard = asyncio.ensure_future(workers.finished(asked))
+            running = asyncio.ensure_future(self.kernel.execute(cell, most))
+            try:
+                await asyncio.wait({heard, running}, return_when=asyncio.FIRST_COMPLETED)
+                if heard.done():  # what the kernel still does concerns nobody
+                    await asyncio.wait({running}, timeout=SECONDS_TO_END if _is_sealed(heard) else 0)
+                    if not running.done():
+                        self.kernel.end()
+                ending = await running
+                ours.close()  # nobody will call any more
+                talk = await heard
+            except workers.OverrunError as overrun:
+                how: Ending = "time" if overrun.args == ("time",) else "memory"
+                return how, Talk(waited=seconds)
+            finally:
+                running.cancel()
+                asked.cancel()
+                self.used += talk.waited if heard.done() and not heard.exception() else seconds
+        # Where the judge waited in vain, it was the judge who had the kernel killed.
+        return talk.silent if talk.silent in ("time", "flood") else ending or talk.silent, talk
 
     def unasked(self, check: Check, cell: NotebookNode) -> str:
         """Why a check's cell came to its end without a word to the judge."""
@@ -212,16 +292,32 @@ class _Run:
             said = f"The check of {check.name} shows a result of its own making; the judge's verdict stands."
             self.record.flags.append(Flag("claim", f"{check.name.replace('.', '-')}-check", said))
 
-    async def adopt(self, check: Check) -> None:
+    async def adopt(self, check: Check, everywhere: bool = False) -> None:
         """Let the reference stand where the course's code uses the exercise, and where the student's lost points."""
-        place = "globals()" if _lost(self.record.answers[check.name]) else "None"
+        place = "globals()" if everywhere or _lost(self.record.answers[check.name]) else "None"
         call = f"__import__('autograder').adopt({check.name!r}, {reference_source(check)!r}, {place})"
         await self.kernel.run(call, SECONDS_PER_CELL)
 
     @property
     def left(self) -> float:
         """The seconds that this submission still has; a little is always left for the next exercise."""
-        return max(1.0, self.ends - time.monotonic())
+        return max(1.0, SECONDS_PER_SUBMISSION - self.used)
+
+
+def _is_sealed(heard: "asyncio.Future[Talk]") -> bool:
+    return heard.exception() is None and heard.result().result is not None
+
+
+def _grade_id(cell: NotebookNode) -> str:
+    return str(cell.metadata.get("nbgrader", {}).get("grade_id", ""))
+
+
+def _is_check(cell: NotebookNode) -> bool:
+    return _grade_id(cell).endswith("-check")
+
+
+def _is_own(cell: NotebookNode) -> bool:
+    return str(cell.get("id", "")).startswith(OWN)
 
 
 def _is_executed(cell: NotebookNode) -> bool:

@@ -1,106 +1,148 @@
-"""The judge's end of the socket: asks a kernel about one exercise at a time, and keeps the verdict.
+"""The judge's end of the socket: asks a kernel about one exercise, and reaches the verdict.
 
-It runs outside the jail. What arrives may come from anyone inside: it is length-capped, typed data, read with a time
-limit, and at worst it is wrong.
+It runs outside the jail, in a process of its own (`autograder.workers`). What arrives may come from anyone inside: it
+is length-capped, typed data, read with a time limit, and at worst it is wrong. The time that counts is what the
+student's code takes to answer, never what the judge takes to think.
 """
 
+import select
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from autograder.checks import Check
+from autograder.checks import Check, find
 from autograder.client import misuse
 from autograder.judge import Part, Result, judge
-from autograder.probe import SECONDS_PER_CASE
+from autograder.probe import PATIENCE, SECONDS_PER_CASE
 from autograder.wire import MAX_BYTES, WireError, decode, encode
 
 GRACE = 5.0
 """Seconds beyond its own limit in which a probe may report that it reached it."""
 
+MAX_REPLIES = 96 * 2**20
+"""Bytes of all the replies to one exercise's cases: the judge keeps them until it has found the mistake."""
+
+Silence = Literal["", "time", "crash", "flood"]
+
 _LENGTH = struct.Struct("!Q")
+
+
+@dataclass
+class Talk:
+    """What became of one exercise's conversation.
+
+    Args:
+        result: the verdict; None where the kernel never asked for one, or broke off.
+        strangers: what else called: sentences for the instructor.
+        silent: how the conversation was broken off before its end; empty if it was not.
+        waited: the seconds in which the kernel was to answer.
+    """
+
+    result: Result | None = None
+    strangers: list[str] = field(default_factory=list)
+    silent: Silence = ""
+    waited: float = 0.0
 
 
 class SilenceError(Exception):
     """The kernel's side broke the conversation off, or answered nothing in time."""
 
-    def __init__(self, how: Literal["time", "crash"]) -> None:
-        """Remember which of the two it was."""
+    def __init__(self, how: Literal["time", "crash", "flood"]) -> None:
+        """Remember which it was."""
         super().__init__(how)
-        self.how: Literal["time", "crash"] = how
+        self.how: Literal["time", "crash", "flood"] = how
 
 
-class Examination:
-    """One exercise's conversation: it waits for the kernel to call, examines it, and seals what it finds."""
+def converse(
+    listener: socket.socket, over: socket.socket, exercise: str, seed: int, sources: Sequence[str], seconds: float
+) -> Talk:
+    """Wait for the kernel to call, and examine it.
 
-    def __init__(self, listener: socket.socket, check: Check, seed: int, sources: Sequence[str] = ()) -> None:
-        """Start to listen.
+    Args:
+        listener: the bound socket; one conversation at a time uses it.
+        over: readable when nobody will call any more.
+        exercise: the exercise's name.
+        seed: where the hidden inputs come from.
+        sources: the code of the notebook up to the check, cell by cell.
+        seconds: how long the kernel may take to call and to answer, all in all.
+    """
+    with listener, over:
+        return _Examiner(find(exercise), seed, sources, seconds).listen(listener, over)
 
-        Args:
-            listener: the bound socket; one examination at a time uses it.
-            check: the exercise.
-            seed: where the hidden inputs come from.
-            sources: the code of the notebook up to the check, cell by cell.
-        """
-        self.strangers: list[str] = []
-        """What else called: sentences for the instructor."""
-        self.silent: Literal["", "time", "crash"] = ""
-        """How the conversation was broken off before its end; empty if it was not."""
-        self._listener, self._check, self._seed, self._sources = listener, check, seed, sources
-        self._result: Result | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name=f"examines {check.name}", daemon=True)
-        self._thread.start()
 
-    def finish(self) -> Result | None:
-        """Stop listening; the sealed verdict, or None where the kernel never asked for one."""
-        self._over.set()
-        self._thread.join()
-        return self._result
+class _Examiner:
+    """Talks with one kernel about one exercise."""
 
-    def _listen(self) -> None:
-        self._listener.settimeout(0.02)
-        while self._result is None and not self.silent and len(self.strangers) < 10:
-            try:
-                connection, _ = self._listener.accept()
-            except TimeoutError:
-                if self._over.is_set():
-                    return
-                continue
-            with connection:
-                connection.settimeout(SECONDS_PER_CASE + GRACE)
-                self._answer(connection)
+    def __init__(self, check: Check, seed: int, sources: Sequence[str], seconds: float) -> None:
+        self.check, self.seed, self.sources, self.left = check, seed, sources, seconds
+        self.talk = Talk()
+        self.room = MAX_REPLIES
+
+    def listen(self, listener: socket.socket, over: socket.socket) -> Talk:
+        """Answer who calls, until there is a verdict or nobody will call."""
+        talk = self.talk
+        while talk.result is None and not talk.silent and len(talk.strangers) < 10:
+            started = time.monotonic()
+            ready = select.select([listener, over], [], [], max(0.0, self.left))[0]
+            self._count(time.monotonic() - started)
+            if not ready:
+                talk.silent = "time"
+            elif listener in ready:
+                connection, _ = listener.accept()
+                with connection:
+                    self._answer(connection)
+            else:
+                break
+        return talk
+
+    def _count(self, seconds: float) -> None:
+        self.talk.waited += seconds
+        self.left -= seconds
 
     def _answer(self, connection: socket.socket) -> None:
         try:
-            asked = decode(_receive(connection))
-            if not isinstance(asked, dict) or asked.get("exercise") != self._check.name:
+            asked = decode(self._receive(connection))
+            if not isinstance(asked, dict) or asked.get("exercise") != self.check.name:
                 raise WireError("another exercise")
         except (WireError, SilenceError):
-            self.strangers.append(f"Something other than the check of {self._check.name} spoke to the judge.")
+            self.talk.strangers.append(f"Something other than the check of {self.check.name} spoke to the judge.")
             return
         try:
-            self._result = self._examine(connection, str(asked.get("kind")))
+            self.talk.result = self._examine(connection, str(asked.get("kind")))
         except SilenceError as silence:
-            self.silent = silence.how
+            self.talk.silent = silence.how
 
     def _examine(self, connection: socket.socket, kind: str) -> Result:
-        said = misuse(self._check, kind)
+        said = misuse(self.check, kind)
         if said:
-            parts = [Part(name, points, "not tried") for name, points in self._check.parts.items()]
-            return Result(self._check.name, parts, [said], read=self._check.read, seed=self._seed)
+            parts = [Part(name, points, "not tried") for name, points in self.check.parts.items()]
+            return Result(self.check.name, parts, [said], read=self.check.read, seed=self.seed)
 
         def run(source: str, cases: list[bytes]) -> Iterator[bytes]:
-            _send(connection, encode({"probe": source, "seconds": SECONDS_PER_CASE}))
+            _send(connection, encode({"probe": source, "seconds": SECONDS_PER_CASE, "patience": PATIENCE}))
             for case in cases:
                 _send(connection, case)
-                yield _receive(connection)
+                yield self._receive(connection)
 
-        return judge(self._check, run, graded=True, seed=self._seed, trusted=False, sources=self._sources)
+        return judge(self.check, run, graded=True, seed=self.seed, trusted=False, sources=self.sources)
+
+    def _receive(self, connection: socket.socket) -> bytes:
+        started = time.monotonic()
+        try:
+            # A byte now and then must not keep the judge waiting for ever.
+            deadline = started + min(self.left, PATIENCE * SECONDS_PER_CASE + GRACE)
+            (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
+            self.room -= length
+            if length > MAX_BYTES or self.room < 0:
+                raise SilenceError("flood")
+            return _exactly(connection, length, deadline)
+        finally:
+            self._count(time.monotonic() - started)
 
 
 @contextmanager
@@ -117,22 +159,19 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 def _send(connection: socket.socket, message: bytes) -> None:
     try:
+        connection.settimeout(GRACE)
         connection.sendall(_LENGTH.pack(len(message)) + message)
     except OSError as error:
         raise SilenceError("crash") from error
 
 
-def _receive(connection: socket.socket) -> bytes:
-    deadline = time.monotonic() + SECONDS_PER_CASE + GRACE
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
-    if length > 2 * MAX_BYTES:
-        raise SilenceError("crash")
-    return _exactly(connection, length, deadline)
-
-
 def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
     data = bytearray()
     while len(data) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise SilenceError("time")
+        connection.settimeout(left)
         try:
             piece: bytes = connection.recv(min(size - len(data), 2**20))
         except TimeoutError as error:
@@ -141,7 +180,5 @@ def _exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
             raise SilenceError("crash") from error
         if not piece:
             raise SilenceError("crash")
-        if time.monotonic() > deadline:  # a byte now and then must not keep the judge waiting for ever
-            raise SilenceError("time")
         data += piece
     return bytes(data)

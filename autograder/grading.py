@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +21,12 @@ import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbgrader.api import Gradebook, MissingEntry
 
-from autograder import feedback, manual, nbgrader_course
+from autograder import feedback, intake, manual, nbgrader_course, workers
 from autograder.examine import examine
+from autograder.intake import Intake, Released
 from autograder.jail import jail_for, kernel_manager
 from autograder.judge import GRADING_SEED
 from autograder.library import write_library
-from autograder.normalise import Normalised, read, rebuild
 from autograder.record import Record, load, place
 from autograder.release import release
 from course.chapters import CourseError, root, source
@@ -105,8 +104,7 @@ class Desk:
         """
         self.chapter, self.options = chapter, options
         name = f"{chapter}/{chapter}.ipynb"
-        self._release = nbformat.read(nbgrader_course.folder("source") / name, as_version=4)
-        self._student_release = nbformat.read(nbgrader_course.folder("release") / name, as_version=4)
+        self._released = Released(nbgrader_course.folder("source") / name, nbgrader_course.folder("release") / name)
         self.rules = rules(chapter)
         self._library = tempfile.TemporaryDirectory(prefix="course-library-")
         Path(self._library.name).chmod(0o755)  # the kernel has a user of its own
@@ -120,12 +118,14 @@ class Desk:
 
     def kept(self, folder: Path) -> Record | None:
         """The record that is kept, if it is of this very submission."""
-        return self._kept(folder, self._rebuilt(folder)[1])
+        taken = intake.result_of(intake.begin(folder, self.chapter, self._released), folder)
+        return self._kept(folder, self._digest(taken))
 
     async def examined(self, folder: Path) -> Record:
         """Examine a submission, or take the record that is kept of it."""
         student = folder.parent.name
-        submission, digest, moment = self._rebuilt(folder)
+        taken = await intake.finished(intake.begin(folder, self.chapter, self._released), folder)
+        submission, digest, moment = taken.notebook, self._digest(taken), taken.handed_in
         kept = self._kept(folder, digest)
         if kept and not self.options.again:
             return kept
@@ -142,12 +142,10 @@ class Desk:
         record = load(place(self.chapter, folder.parent.name))
         return record if record and record.digest == digest else None
 
-    def _rebuilt(self, folder: Path) -> tuple[Normalised, str, datetime | None]:
-        """A student's notebook on the released one, the digest of all that its verdict follows from, and its time."""
-        submission = read(folder, self.chapter)
-        rebuilt = rebuild(submission, self._release, self._student_release)
-        said = f"{submission.digest} {self.rules} {self.options.seed}"
-        return rebuilt, hashlib.sha256(said.encode()).hexdigest(), submission.handed_in
+    def _digest(self, taken: Intake) -> str:
+        """A digest of all that a submission's verdict follows from."""
+        said = f"{taken.notebook.digest} {self.rules} {self.options.seed}"
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 _desks: dict[str, Desk] = {}
@@ -188,6 +186,7 @@ def grade(
         options: how to grade.
         done: called after each, for a progress bar.
     """
+    workers.start(options.jobs)
     release(chapter)  # also sees that the gradebook is free and knows the chapter
     for folder, outcome in _each(desk_for(chapter, options), folders):
         grade = _entered(chapter, folder, outcome) if isinstance(outcome, Record) else _failed(folder, outcome)

@@ -34,7 +34,7 @@ def check(exercise: str, target: Any, *, graded: bool = False) -> None:
         _send(connection, encode({"exercise": exercise, "kind": kind}))
         request = decode(_receive(connection))
         while (message := _receive(connection)) != b"":
-            replies = run_probe(request["probe"], target, [message], request["seconds"])
+            replies = run_probe(request["probe"], target, [message], request["seconds"], patience=request["patience"])
             _send(connection, replies[0])
 
 

@@ -19,10 +19,10 @@ import sys
 import sysconfig
 import tempfile
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -38,6 +38,9 @@ from solutions.config import TransformerConfig
 
 SECONDS_PER_CASE = 10.0
 """How long one case may take before it counts as a loop without end; the cases of every check take milliseconds."""
+
+PATIENCE = 3.0
+"""In grading that is time of the processor's, for others compute beside it; this many times as long may pass."""
 
 ENDING = ("time", "stub")
 """The kinds of error after which no further case is tried."""
@@ -60,7 +63,12 @@ class MisfitError(Exception):
 
 
 def run_probe(
-    source: str, target: Any, cases: list[bytes], seconds: float = SECONDS_PER_CASE, watch: bool = True
+    source: str,
+    target: Any,
+    cases: list[bytes],
+    seconds: float = SECONDS_PER_CASE,
+    watch: bool = True,
+    patience: float = 1.0,
 ) -> list[bytes]:
     """Probe the student's function or class with every case.
 
@@ -70,6 +78,7 @@ def run_probe(
         cases: one message a case, each a dict of inputs as `wire.encode` wrote it.
         seconds: the time that one case may take.
         watch: see what the code calls that may stand for the answer.
+        patience: above 1, `seconds` are of the processor's time, and this many times as long may pass.
 
     Returns:
         One message a case: a dict with `value` or `error`, `changed` (names of inputs that were modified in place),
@@ -81,7 +90,7 @@ def run_probe(
         importlib.import_module("torch._dynamo")  # the first optimizer loads it: seconds that are not the student's
     replies: list[bytes] = []
     for message in cases:
-        reply = _probe_case(probe, target, decode(message), seconds, watch)
+        reply = _probe_case(probe, target, decode(message), _Limit(seconds, patience), watch)
         replies.append(_encode(reply))
         if reply.get("error", {}).get("kind") in ENDING:
             break  # the other cases would only end the same way, and the student waits
@@ -243,7 +252,7 @@ def _of_the_standard_library(filename: str) -> bool:
 
 
 def _probe_case(
-    probe: Callable[..., Any], target: Any, case: dict[str, Any], seconds: float, watch: bool
+    probe: Callable[..., Any], target: Any, case: dict[str, Any], limit: "_Limit", watch: bool
 ) -> dict[str, Any]:
     before = {name: _copied(value) for name, value in case.items() if isinstance(value, Tensor | list)}
     printed = _Printed()
@@ -255,12 +264,12 @@ def _probe_case(
             _quiet(printed),
             _without_traces(),
             watching(used) if watch else contextlib.nullcontext(),
-            _time_limit(seconds),
+            limit.kept(),
         ):
             value = probe(target, SimpleNamespace(**case))
         reply = {"value": value}
     except OutOfTime:
-        reply = {"error": {"kind": "time", "seconds": seconds}}
+        reply = {"error": {"kind": "time", "seconds": limit.seconds}}
     except MisfitError as misfit:
         reply = {"error": {"kind": "misfit", "message": str(misfit)}}
     except NotImplementedError as error:
@@ -355,29 +364,44 @@ def _without_traces() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-@contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the block when the time is over, and again every second if that was swallowed."""
-    possible = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if not possible or not math.isfinite(seconds):
-        yield  # Windows, or a thread: a loop without end must be interrupted by hand
-        return
-    deadline = time.monotonic() + seconds
+@dataclass(frozen=True)
+class _Limit:
+    """How long a case may take: seconds on the clock, or with patience seconds of the processor's time."""
 
-    def ring(signum: int, frame: FrameType | None) -> None:
-        raise OutOfTime
+    seconds: float
+    patience: float
 
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    except OutOfTime:
-        raise
-    except BaseException:
-        if time.monotonic() > deadline:  # raised while the alarm was being handled
-            raise OutOfTime from None
-        raise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-        sys.stdout.flush()
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Raise OutOfTime in the block when the time is over, and again every second if that was swallowed."""
+        possible = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+        if not possible or not math.isfinite(self.seconds):
+            yield  # Windows, or a thread: a loop without end must be interrupted by hand
+            return
+        rung = False
+
+        def ring(signum: int, frame: FrameType | None) -> None:
+            nonlocal rung
+            rung = True
+            raise OutOfTime
+
+        timers = {signal.SIGALRM: (signal.ITIMER_REAL, self.seconds * self.patience)}
+        if self.patience > 1:
+            timers[signal.SIGPROF] = (signal.ITIMER_PROF, self.seconds)
+        previous = {number: signal.signal(number, ring) for number in timers}
+        for timer, seconds in timers.values():
+            signal.setitimer(timer, seconds, 1.0)
+        try:
+            yield
+        except OutOfTime:
+            raise
+        except BaseException:
+            if rung:  # raised while the alarm was being handled
+                raise OutOfTime from None
+            raise
+        finally:
+            for timer, _ in timers.values():
+                signal.setitimer(timer, 0)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            sys.stdout.flush()

@@ -7,7 +7,7 @@ import threading
 import warnings
 from functools import lru_cache
 
-_MAGIC = re.compile(r"^(\s*)([%!?].*|[\w ,]*=\s*[%!].*|[^#]*\?)$")
+_TARGETS = re.compile(r"[\w ,]*")
 _PYTHON_BODY = ("%%time", "%%timeit", "%%capture", "%%prun")
 """Cell magics below which there is Python; below the others there is another language."""
 
@@ -100,4 +100,16 @@ def _without_magics(source: str) -> str:
     first = next((line for line in lines if line.strip()), "")
     if first.startswith("%%") and first.split()[0] not in _PYTHON_BODY:
         return source
-    return "\n".join(_MAGIC.sub(lambda match: match[1] + repr(match[2]), line) for line in lines)
+    return "\n".join(map(_without_magic, lines))
+
+
+def _without_magic(line: str) -> str:
+    """The line, or a string in its place where IPython would read it as something else than Python."""
+    body = line.lstrip()
+    targets, sign, value = body.partition("=")
+    is_magic = (
+        body.startswith(("%", "!", "?"))
+        or (body.endswith("?") and "#" not in body)
+        or (sign and value.lstrip().startswith(("%", "!")) and _TARGETS.fullmatch(targets))
+    )
+    return line[: len(line) - len(body)] + repr(body) if is_magic else line

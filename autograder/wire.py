@@ -13,8 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-MAX_BYTES = 64 * 2**20
-"""A longer message is refused: no check needs one."""
+MAX_BYTES = 16 * 2**20
+"""A longer message is refused: no check needs a tenth of it."""
+
+MAX_TENSORS = 1000
+MAX_HEADER = 256 * 2**10
+"""Bytes that name a message's arrays, which are at most so many: each becomes an object of a kilobyte."""
+
+MAX_VALUES = 500_000
+"""Counted as brackets, braces and commas: a few megabytes of them become a gigabyte of objects."""
 
 _DTYPES = frozenset(
     (
@@ -64,6 +71,8 @@ def encode(value: Any, *, strict: bool = False) -> bytes:
     size = len(text) + sum(tensor.nbytes for tensor in tensors.values())
     if size > MAX_BYTES:
         raise WireError(_too_large(size))
+    if len(tensors) > MAX_TENSORS or _is_crowded(text):
+        raise WireError("it holds more values than may cross")
     tensors[_JSON] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     return save(tensors)
 
@@ -76,9 +85,14 @@ def decode(message: bytes) -> Any:
     """
     if len(message) > 2 * MAX_BYTES:
         raise WireError("the message is too long")
+    if int.from_bytes(message[:8], "little") > MAX_HEADER:
+        raise WireError("the message names too many arrays")
     try:
         tensors = load(message)
-        tree = json.loads(tensors.pop(_JSON).numpy().tobytes().decode("utf-8", errors="surrogatepass"))
+        text = tensors.pop(_JSON).numpy().tobytes()
+        if _is_crowded(text):
+            raise WireError("the message holds too many values")
+        tree = json.loads(text.decode("utf-8", errors="surrogatepass"))
         return _unpack(tree, tensors)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WireError(f"not a message: {type(error).__name__}") from error
@@ -137,6 +151,11 @@ def _unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 def _is_key(value: Any) -> bool:
     """Whether a dict's key may cross: whole numbers, strings, bytes, and tuples of them."""
     return type(value) in (int, str, bytes) or (type(value) is tuple and all(map(_is_key, value)))
+
+
+def _is_crowded(text: bytes) -> bool:
+    """Whether it holds more values than may cross, as far as a count of signs can tell."""
+    return sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def _too_large(size: int) -> str:

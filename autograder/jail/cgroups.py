@@ -1,4 +1,7 @@
-"""Control groups: a limit on the memory and the number of all processes of one kernel together."""
+"""Control groups: a limit on the memory and the number of all processes of one kernel together.
+
+Where the processor is dealt out to groups too, a kernel with many processes gets no more of it than one with few.
+"""
 
 import os
 import time
@@ -34,13 +37,28 @@ class Group:
 
     def processes(self) -> int:
         """How many processes are in it."""
-        return len((self.folders[0] / "cgroup.procs").read_text().split())
+        return len(self._processes())
+
+    def cpu_seconds(self) -> float:
+        """The processor's time of the processes in it, and of those that these have waited for."""
+        return sum(map(_cpu_seconds, self._processes()))
+
+    def _processes(self) -> list[str]:
+        return (self.folders[0] / "cgroup.procs").read_text().split()
 
     def remove(self) -> None:
         """Remove the group once its processes have ended."""
         for folder in self.folders:
             _remove(folder)
         self.folders = []
+
+
+def _cpu_seconds(process: str) -> float:
+    try:
+        fields = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def create(limits: Limits) -> Group | None:
@@ -77,7 +95,7 @@ def sweep() -> None:
 
 
 def _parents() -> list[Path]:
-    """Where groups can be made: one folder (version 2) or one for memory and one for processes (version 1)."""
+    """Where groups can be made: one folder (version 2), or one a controller (version 1), the memory's first."""
     own = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -98,9 +116,11 @@ def _version_2(own: str) -> list[Path]:
 
 
 def _version_1(own: dict[str, str]) -> list[Path]:
-    places = [_MOUNT / name / own[name].strip("/") for name in ("memory", "pids") if name in own]
-    usable = [place for place in places if (place / "cgroup.procs").exists() and os.access(place, os.W_OK)]
-    return usable if len(usable) == 2 else []
+    places = {name: _MOUNT / name / own[name].strip("/") for name in ("memory", "pids", "cpu") if name in own}
+    usable = {
+        name: place for name, place in places.items() if (place / "cgroup.procs").exists() and os.access(place, os.W_OK)
+    }
+    return list(usable.values()) if {"memory", "pids"} <= usable.keys() else []
 
 
 def _remove(folder: Path, tries: int = 50) -> None:

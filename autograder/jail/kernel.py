@@ -59,6 +59,10 @@ class JailedKernel:
         """How many processes that it has started still run; 0 where there is no cgroup to count them."""
         return max(0, self._group.processes() - 1) if self._group is not None and self.poll() is None else 0
 
+    def cpu_seconds(self) -> float | None:
+        """The processor's time that its processes have taken; None where there is no cgroup to find them by."""
+        return self._group.cpu_seconds() if self._group is not None and self.poll() is None else None
+
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the running cell."""
         self.send_signal(signal.SIGINT)
