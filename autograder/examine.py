@@ -3,8 +3,8 @@
 What happens in one exercise costs that exercise alone. When a cell kills the kernel, floods it or does not end, a new
 kernel repeats the cells before it, without the one that did it. An exercise that lost points is replaced by the
 reference, after its verdict is sealed, for those that build on it; where the student's own version serves them
-better, that counts. What a cell does to the kernel is that cell's own ending, and an exercise under which the kernel dies
-is examined once more with nothing else of the student's beside it.
+better, that counts. What a cell does to the kernel is that cell's own ending, and an exercise under which the kernel
+dies is examined once more with nothing else of the student's beside it.
 """
 
 import asyncio
@@ -123,6 +123,11 @@ class _Run:
         if self.room < 0:
             said = "The outputs of the cells above fill the page, so this one's were left out.\n"
             cell.outputs = [new_output("stream", name="stderr", text=said)]
+        if ending and not _is_own(cell) and self.check_of(cell) is None and not self.isolated:
+            # A released cell harms nobody: a thread or an alarm of an earlier cell has ended the kernel under it.
+            self.isolated = True
+            await self.again(index)
+            return await self.cell(index, seconds)
         if ending:
             self.broken.add(index)
             await self.again(index)
@@ -148,7 +153,8 @@ class _Run:
         while index < end:
             cell = self.cells[index]
             check = self.check_of(cell)
-            left_out = index in self.broken or (alone and (_is_own(cell) or check not in (None, alone)))
+            left_out = index in self.broken or (self.isolated and _is_own(cell))
+            left_out = left_out or (alone is not None and (_is_own(cell) or check not in (None, alone)))
             ending: Ending = ""
             if not _is_executed(cell):
                 pass

@@ -38,7 +38,7 @@ def start(number: int) -> None:
     """
     if number in _pools:
         return
-    stop()  # type: ignore[no-untyped-call]  # atexit says nothing of what it gives back
+    stop()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["autograder.workers", "autograder.examiner", "autograder.exercises"])
     _pools[number] = ProcessPool(max_workers=number, initializer=_limit, context=context)
@@ -85,7 +85,7 @@ def stop() -> None:
     """End every process."""
     while _pools:
         pool = _pools.popitem()[1]
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]  # Pebble has no annotations here
         pool.join()
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from autograder.checks import Check, Rng, register
 from autograder.probe import MisfitError, compile_probe, count_steps, gradients, load_weights, make_config, run_probe
-from autograder.wire import Foreign, decode, encode
+from autograder.wire import MAX_BYTES, Foreign, decode, encode
 from solutions.config import TransformerConfig
 
 GIVEN = {"torch", "nn", "Tensor", "load_weights", "gradients", "make_config", "count_steps", "temporary_path"}
@@ -119,9 +119,9 @@ class TestSeam:
         assert value.type_name == "set"
 
     def test_a_result_that_is_too_large_becomes_a_sentence(self) -> None:
-        answer = reply(lambda x: torch.zeros(65 * 2**20, dtype=torch.uint8))
+        answer = reply(lambda x: torch.zeros(MAX_BYTES + 1, dtype=torch.uint8))
         assert answer["error"]["kind"] == "misfit"
-        assert "64 MB" in answer["error"]["message"]
+        assert f"{MAX_BYTES >> 20} MB" in answer["error"]["message"]
 
     @pytest.mark.parametrize(
         "make",

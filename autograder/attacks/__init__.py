@@ -7,10 +7,11 @@ They are of chapter 01, whose checks give 12 points: softmax 2, attention 4, eac
 from autograder.attacks.fair import FAIR
 from autograder.attacks.handed import CHAPTER, Handed
 from autograder.attacks.honest import HONEST
+from autograder.attacks.hostile_data import DATA
 from autograder.attacks.hostile_files import FILES
 from autograder.attacks.hostile_kernel import KERNEL
 from autograder.attacks.hostile_verdict import VERDICT
 
-HOSTILE: list[Handed] = [*VERDICT, *KERNEL, *FILES]
+HOSTILE: list[Handed] = [*VERDICT, *KERNEL, *DATA, *FILES]
 
 __all__ = ["CHAPTER", "FAIR", "HONEST", "HOSTILE", "Handed"]

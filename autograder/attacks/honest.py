@@ -109,6 +109,13 @@ def _without_prose(notebook: NotebookNode) -> None:
     notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def _updated_later(notebook: NotebookNode) -> None:
+    """Something is shown in one cell, and updated in the next."""
+    first("for n in range(3):\n    _shown.update(n)")(notebook)
+    shown = "from IPython.display import display\n_shown = display('wait', display_id=True)\nprint('below')"
+    notebook.cells.insert(notebook.cells.index(solution(notebook, "softmax")) - 1, new_code_cell(shown))
+
+
 HONEST: list[Handed] = [
     _right("reference", "The reference itself.", solve),
     *(_variant(index) for index in range(3)),
@@ -184,5 +191,11 @@ HONEST: list[Handed] = [
         "Sets seeds and switches gradients off and on again.",
         first("import random\nrandom.seed(0)\ntorch.manual_seed(0)\nwith torch.no_grad():\n    torch.ones(1)"),
     ),
+    _right(
+        "updated-later",
+        "Shows something in one cell and updates it in another.",
+        _updated_later,
+    ),
+    _right("asks", "Asks for a name, with nobody there to answer.", first("name = input('Your name: ')")),
     _right("other-languages", "Comments and names in other scripts.", beside("softmax", "größe = 3  # 尺寸\nµ = 'π'")),
 ]
