@@ -181,14 +181,13 @@ class Kernel:
         self._manager = self._kernels(self._folder, self._environment)
         await self._manager.start_kernel(env=os.environ | self._environment, cwd=str(self._folder))
         channel = _channel(self._gate)
-        kinds = {f"{name}_channel_class": channel for name in ("shell", "iopub", "stdin", "control")}
+        kinds = {f"{name}_channel_class": channel for name in ("shell", "iopub", "control")}
         self._context = zmq.asyncio.Context()
         # A longer message than a cell may send ends the connection before it is in our memory.
         self._context.setsockopt(zmq.MAXMSGSIZE, MAX_OUTPUT)
         self._context.setsockopt(zmq.RCVHWM, WAITING)
         client = self._manager.client(context=self._context, **kinds)
-        client.allow_stdin = False  # nobody is there to answer `input`
-        client.start_channels()
+        client.start_channels(stdin=False)  # nobody is there to answer `input`
         self._gate.open()
         await client.wait_for_ready(timeout=SECONDS_TO_START)
         self._client = _Client(

@@ -46,3 +46,17 @@ class TestThreads:
 
     def test_read_code_side_by_side(self) -> None:
         assert faults_of_threads() == []
+
+
+class TestCost:
+    @pytest.mark.parametrize("text", [" ", "\t", "a", "a ", "=", " =", "?", "% ", ", ", "é ", "#", "(", "'", "\\"])
+    def test_a_long_line_takes_no_longer_than_many_short_ones(self, text: str) -> None:
+        """Each of these took minutes when the length of a line counted squared."""
+        line = (text * 50_000)[:50_000]
+        for source in (line + "x y", line + "?", line + "=", "x y" + line):
+            assert syntax._without_magic(source) in (source, line_of(source))
+
+
+def line_of(source: str) -> str:
+    body = source.lstrip()
+    return source[: len(source) - len(body)] + repr(body)
