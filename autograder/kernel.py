@@ -24,7 +24,7 @@ MAX_OUTPUT = 4 * 2**20
 MAX_MESSAGES = 4000
 MAX_VALUES = 200_000
 """Counted as brackets, braces and commas: a megabyte of them becomes a hundred of objects."""
-WAITING = 16
+WAITING = 64
 """Messages of a kernel that may wait on our side: when nobody reads, they must wait on its own."""
 
 SECONDS_TO_START = 60

@@ -88,7 +88,7 @@ class TestEndings:
 class TestClock:
     @pytest.mark.parametrize(("used", "over"), [(None, True), (0.0, True), (0.01, True), (0.15, False), (0.3, True)])
     def test_who_computes_and_is_kept_waiting_gets_more(self, used: float | None, over: bool) -> None:
-        """After 0.3 of 0.2 seconds: one that cannot be measured, that sleeps (twice), that waited, that had its time."""
+        """After 0.3 of 0.2 seconds: one that cannot be measured, that sleeps (twice), waited, that had its time."""
         readings = iter([None if used is None else 0.0, used])
         clock = _Clock(0.2, lambda: next(readings))
         assert not clock.is_over()
