@@ -31,7 +31,7 @@ def start(connection_file: str, ready: int) -> None:
 
         def init_iopub(self, context: Any) -> None:
             context.setsockopt(zmq.SNDHWM, 0)
-            super().init_iopub(context)
+            super().init_iopub(context)  # type: ignore[no-untyped-call]
 
     app: Any = App.instance(connection_file=connection_file)
     app.initialize(["--HistoryManager.enabled=False", "--IPKernelApp.parent_handle=0"])
