@@ -180,11 +180,10 @@ class _Run:
         """Have an exercise examined, seal the verdict, and go on with what is right."""
         started = time.monotonic()
         if check.name not in self.record.answers:
-            if self.isolated:
-                await self.again(index, alone=check)
-            self.record.answers[check.name] = await self.answer(index, check)
-        if self.record.answers[check.name].how in ("crash", "memory") and not self.isolated:
-            await self.isolate(index, check)
+            answer = await (self.alone if self.isolated else self.answer)(index, check)
+            if answer.how in ("crash", "memory") and not self.isolated:
+                answer = await self.isolate(index, check, answer)
+            self.record.answers[check.name] = answer
         answer = self.record.answers[check.name]
         answer.source, answer.seconds = self.sources.get(check.name, ""), round(time.monotonic() - started, 3)
         answer.instead = [name for name in answer.instead if _mentions(answer.source, name.rpartition(".")[2])]
@@ -193,25 +192,34 @@ class _Run:
             await self.again(index)
         await self.adopt(check)
 
-    async def isolate(self, index: int, check: Check) -> None:
+    async def isolate(self, index: int, check: Check, died: Answer) -> Answer:
         """Examine an exercise under which the kernel died once more, alone: who killed it may be somebody else.
 
         A thread or an alarm that an earlier cell has set ends whatever happens to run when its time comes.
         """
-        died = self.record.answers[check.name]
-        if index - 1 in self.broken:  # the cell of the exercise itself
-            return
         await self.again(index, alone=check)
         answer = await self.examined(index, check)
-        if answer.how == "answered" and answer.result.points:
-            self.isolated = True
-            answer.instead = [name for name in self.record.answers if name != check.name]
-            self.record.answers[check.name] = answer
-            said = f"Something beside {check.name} ended the kernel under it. From there on each exercise stands alone."
-            self.record.flags.append(Flag("ended", _grade_id(self.cells[index]), said))
-        else:
-            self.record.answers[check.name] = died
+        if answer.how != "answered" or not answer.result.points:
             await self.again(index)
+            return died
+        self.isolated = True
+        answer.instead = list(self.record.answers)
+        said = f"Something beside {check.name} ended the kernel under it. From there on each exercise stands alone."
+        self.record.flags.append(Flag("ended", _grade_id(self.cells[index]), said))
+        return answer
+
+    async def alone(self, index: int, check: Check) -> Answer:
+        """Examine an exercise with nothing of the student's beside it, and with it where it does better so."""
+        await self.again(index, alone=check)
+        answer = await self.examined(index, check)
+        answer.instead = list(self.record.answers)
+        if not _lost(answer):
+            return answer
+        self.isolated = False
+        await self.again(index)
+        beside = await self.answer(index, check)
+        self.isolated = True
+        return max(answer, beside, key=lambda one: one.result.points)
 
     async def answer(self, index: int, check: Check) -> Answer:
         """The better of two verdicts, where there are two: built on the references, or on the student's own."""
