@@ -21,6 +21,7 @@ from nbformat.v4 import new_output
 
 from autograder import workers
 from autograder.checks import Check, of_chapter
+from autograder.definitions import definitions_only
 from autograder.examiner import Talk, converse, listening
 from autograder.judge import Part, Result
 from autograder.kernel import Ending, Kernel, Kernels
@@ -93,6 +94,7 @@ class _Run:
         self.record, self.kernel, self.listener = record, kernel, listener
         self.checks = {check.name.replace(".", "-"): check for check in of_chapter(record.chapter)}
         self.broken: set[int] = set()  # cells that are not executed again
+        self.short: dict[int, str] = {}  # what is executed again in place of a cell that did not end
         self.errors: dict[str, str] = {}
         self.used = 0.0  # seconds of the student's code
         self.room = MAX_KEPT
@@ -161,7 +163,8 @@ class _Run:
             elif check is not None and _is_check(cell):
                 await self.adopt(check, everywhere=alone is not None)
             elif not left_out:
-                ending = await self.timed(self.kernel.run(cell.source, min(SECONDS_PER_CELL, self.left)))
+                source = self.short.get(index, cell.source)
+                ending = await self.timed(self.kernel.run(source, min(SECONDS_PER_CELL, self.left)))
             if ending:  # it did no harm the first time
                 self.broken.add(index)
                 await self.kernel.start()
@@ -170,11 +173,32 @@ class _Run:
     async def solution(self, index: int, check: Check) -> None:
         """Execute the cell that defines an exercise's solution."""
         ending = await self.cell(index, SECONDS_PER_CELL)
+        if ending in ("time", "memory", "flood") and await self.shorten(index, check):
+            ending = ""
         if ending:
             self.record.answers[check.name] = self.lost(check, ending, f"The cell of `{check.symbol}` {_ENDED[ending]}")
         errors = [output for output in self.cells[index].outputs if output.output_type == "error"]
         if errors:
             self.errors[check.name] = f"{errors[0].ename}: {' '.join(errors[0].evalue.split())[:200]}".rstrip(": ")
+
+    async def shorten(self, index: int, check: Check) -> bool:
+        """Execute what a cell defines, without the demonstrations that kept it from its end; whether that ended."""
+        source = self.cells[index].source
+        try:
+            asked = workers.submit(definitions_only, source, check.symbol, seconds=SECONDS_PER_CELL)
+            short = await workers.finished(asked)
+        except workers.OverrunError:
+            return False
+        if not short.strip() or await self.timed(self.kernel.run(short, min(SECONDS_PER_CELL, self.left))):
+            await self.again(index)
+            return False
+        self.short[index] = short
+        self.broken.discard(index)
+        said = (
+            f"The cell of `{check.symbol}` did not come to its end. What it defines was graded without the rest of it."
+        )
+        self.record.repairs.append(said)
+        return True
 
     async def exercise(self, index: int, check: Check) -> None:
         """Have an exercise examined, seal the verdict, and go on with what is right."""

@@ -21,7 +21,6 @@ import contextlib
 import inspect
 import linecache
 import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +33,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from autograder.origins import LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ TABLE = {
 _COURSE = Path(__file__).resolve().parents[1]
 _HELPERS = tuple(str(_COURSE / name) for name in ("solutions/", "autograder/probe.py", "autograder/exercises/"))
 _THIS = __file__
-_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+_LIBRARIES = LIBRARIES
 
 
 def named(path: str) -> str:

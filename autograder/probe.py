@@ -16,14 +16,12 @@ import random
 import shutil
 import signal
 import sys
-import sysconfig
 import tempfile
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -33,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from autograder.forbidden import unwatched, watching
+from autograder.origins import LIBRARIES, is_standard
 from autograder.wire import WireError, decode, encode
 from solutions.config import TransformerConfig
 
@@ -46,10 +45,7 @@ ENDING = ("time", "stub")
 """The kinds of error after which no further case is tried."""
 
 _COURSE = Path(__file__).resolve().parents[1]
-_NOT_THE_STUDENTS = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-    *(str(_COURSE / package) for package in ("solutions", "course", "autograder")),
-)
+_NOT_THE_STUDENTS = (*LIBRARIES, *(f"{_COURSE / package}{os.sep}" for package in ("solutions", "course", "autograder")))
 MAX_PRINTED = 10_000
 MAX_MESSAGE = 300
 
@@ -228,7 +224,7 @@ def count_steps(function: Callable[..., Any], *arguments: Any, without: str = ""
         if event == "call" and frame.f_code.co_name == without:
             left_out = True
             return passed_over
-        if event == "call" and _of_the_standard_library(frame.f_code.co_filename):
+        if event == "call" and is_standard(frame.f_code.co_filename):
             return None
         steps += 1
         return trace
@@ -243,12 +239,6 @@ def count_steps(function: Callable[..., Any], *arguments: Any, without: str = ""
         if collects:
             gc.enable()
     return steps
-
-
-@lru_cache(maxsize=1024)
-def _of_the_standard_library(filename: str) -> bool:
-    library, installed = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
-    return filename.startswith("<frozen ") or (filename.startswith(library) and not filename.startswith(installed))
 
 
 def _probe_case(
@@ -319,7 +309,8 @@ def _students_line(error: BaseException) -> str | None:
         if frame.filename.startswith(_NOT_THE_STUDENTS) or frame.filename == "<probe>":
             continue
         text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-        return text or None
+        if text:  # code that a library or Python itself made on the way has no text; whoever called it may have
+            return text
     return None
 
 

@@ -22,7 +22,7 @@ from jail import LIGHT, PRESENT, SMALL, Cell, cell, in_namespace, light_jail, op
 from jupyter_core.utils import run_sync
 
 from autograder.commands import doctor
-from autograder.jail import JailError, WarmJail, jail_for, kernel_manager, provisioner
+from autograder.jail import JailError, Limits, WarmJail, bubblewrap, jail_for, kernel_manager, provisioner
 from autograder.jail.layers import NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -197,6 +197,87 @@ print(os.readlink("/proc/self/ns/pid"))
     kernel.kernel.wait(30)
     assert kernel.kernel.reason == "killed"
     assert in_namespace(namespace) == set()
+
+
+COMMANDS = {
+    "!echo hi": "hi",
+    "!echo hi >&2; exit 3": "hi",
+    "!tty": "/dev/pts/0",
+    "!stty size": "24 80",
+    "said = !echo one; echo two\nprint(list(said))": "['one', 'two']",
+    "%%bash\necho from bash": "from bash",
+    "%sx echo hi": "",
+    "%%capture said\n!echo hi": "",
+    "%%python3\nimport numpy; print(numpy.ones(1))": "[1.]",
+    "!python -c 'import numpy, earlier; print(earlier.answer())'": "42",
+    "%env HOME": "",
+    "%pwd": "",
+    "%time x = 1": "Wall time",
+    "%timeit -n1 -r1 1": "per loop",
+    "%pip --version": "pip ",
+    "!head -c 200000 /dev/zero | tr '\\0' x | wc -c": "200000",
+}
+
+
+@pytest.mark.parametrize("code", COMMANDS)
+def test_commands_behave_as_outside(kernel: Cell, code: str) -> None:
+    said = kernel.run(code)
+    assert COMMANDS[code] in said
+    assert "Error" not in said
+    assert kernel.run("print(1 + 1)") == "2"
+
+
+def test_pip_says_in_its_own_words_that_there_is_nothing_to_install_from(library: Path) -> None:
+    with light_jail(library, limits=Limits()) as jail, cell(jail) as kernel:
+        begun = time.monotonic()
+        said = kernel.run("%pip install nosuchthing")
+        assert "No matching distribution found for nosuchthing" in said
+        assert "OSError" not in said
+        assert time.monotonic() - begun < 15  # it does not try the network again and again
+        assert "already satisfied: numpy" in kernel.run("%pip install numpy")
+
+
+def test_a_command_is_interrupted_like_a_loop(kernel: Cell) -> None:
+    running = kernel.start("print('started', flush=True)\n!sleep 1000")
+    time.sleep(0.5)
+    kernel.kernel.interrupt()
+    kernel.finish(running)
+    assert kernel.run("print(1 + 1)") == "2"
+
+
+def test_no_terminal_of_another_is_in_reach(jail: WarmJail, kernel: Cell) -> None:
+    ours, theirs = os.openpty()
+    try:
+        look = f"import os; print(os.path.exists({os.ttyname(theirs)!r}), os.listdir('/dev/pts'))"
+        assert kernel.run(look) == "False ['ptmx']"
+        with cell(jail) as other:
+            assert other.run("import os; pair = os.openpty(); print(os.ttyname(pair[1]))") == "/dev/pts/0"
+            assert kernel.run("open('/dev/pts/0')") == "FileNotFoundError"
+            assert kernel.run("open('/dev/tty')") == "FileNotFoundError"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_terminals_are_few(kernel: Cell) -> None:
+    code = "import os\nmany = []\nwhile len(many) < 200: many.append(os.openpty())"
+    assert kernel.run(code) == "OSError"
+    assert kernel.run("print(len(many) <= 32); [os.close(end) for pair in many for end in pair]").startswith("True")
+    assert kernel.run("!echo hi") == "hi"
+
+
+def test_where_there_can_be_no_terminal_commands_run_through_pipes(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = shutil.copytree(Path(bubblewrap.__file__).parent / "inside", tmp_path / "inside")
+    tmp_path.chmod(0o755)
+    root = inside / "root.py"
+    root.write_text(root.read_text().replace('"devpts", flags', '"a system that Linux has not", flags'))
+    monkeypatch.setattr(bubblewrap, "__file__", str(tmp_path / "bubblewrap.py"))
+    with light_jail(library) as jail, cell(jail) as kernel:
+        assert kernel.run("import os; print(os.path.exists('/dev/ptmx'))") == "False"
+        assert kernel.run("!echo one; echo two >&2; exit 3\nprint(_exit_code)") == "one\ntwo\n3"
+        assert kernel.run("%pip --version").startswith("pip ")
 
 
 def open_files() -> int:

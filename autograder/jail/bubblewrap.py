@@ -10,7 +10,9 @@ _UNSHARE = {"processes": "pid", "network": "net", "ipc": "ipc"}
 # What the parent inside needs, when the grader is root, to shut its kernels in.
 _CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 _ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
+    "PATH": f"{Path(sys.prefix) / 'bin'}:{Path(sys.executable).resolve().parent}:/usr/bin:/bin",
+    "PIP_NO_INDEX": "1",  # there is no network, and pip would try it again and again
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "LANG": "C.UTF-8",
     "USER": "student",
     "HOME": "/jail/home",

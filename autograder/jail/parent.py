@@ -176,6 +176,8 @@ class WarmJail:
             for path in [folder, *folder.iterdir()]:
                 os.chown(path, uid, uid, follow_symlinks=False)
         home = str(folder) if "files" in self.without else "/tmp"  # private, if not by a layer
+        # What it starts by `!python` or `multiprocessing` finds the packages as it does itself.
+        paths = [env.get("PYTHONPATH", str(self.library)), *view.packages()]
         order = {
             "folder": str(folder),
             "visible": self._visible,
@@ -183,7 +185,7 @@ class WarmJail:
             "as_root": os.getuid() == 0,
             "without": sorted(self.without),
             "limits": asdict(self.limits),
-            "env": {"HOME": home, "TMPDIR": home, "PYTHONPATH": str(self.library)} | env,
+            "env": {"HOME": home, "TMPDIR": home} | env | {"PYTHONPATH": os.pathsep.join(paths)},
             "rehearsal": rehearsal,
         }
         with self._lock:

@@ -1,6 +1,7 @@
 """A root of its own for each kernel: read-only, with a private, size-limited /tmp, and its folder of sockets."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from autograder.jail.inside import linux
@@ -8,6 +9,7 @@ from autograder.jail.inside import linux
 _SCRATCH = "/jail/root"  # an empty folder of the outer jail
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
+_TERMINALS = 32  # of one kernel at the same time; the machine has 4096 for all
 
 
 def build(folder: str, visible: list[str], uid: int, tmp_size: int, fresh_proc: bool) -> None:
@@ -24,6 +26,7 @@ def build(folder: str, visible: list[str], uid: int, tmp_size: int, fresh_proc: 
     linux.mount("tmpfs", _SCRATCH, "tmpfs", _SAFE, "size=1m,mode=755")
     _tmpfs("/tmp", tmp_size)
     _devices(tmp_size)
+    _terminals()
     _identity(uid)
     # The old /proc must still be in sight when a user namespace mounts a new one.
     if fresh_proc:
@@ -34,7 +37,9 @@ def build(folder: str, visible: list[str], uid: int, tmp_size: int, fresh_proc: 
         _show(path)
     linux.pivot_root(_SCRATCH)
     linux.mount("none", "/", flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
-    linux.mount("none", "/dev", flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID)
+    # The devices too: they are the machine's, and their times can be set by whoever may write. Writing still works.
+    for path in ("/dev", *(f"/dev/{name}" for name in _DEVICES)):
+        linux.mount("none", path, flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID)
     os.chdir("/tmp")
 
 
@@ -69,6 +74,18 @@ def _devices(size: int) -> None:
     for name, target in {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}.items():
         Path(_inside(f"/dev/{name}")).symlink_to(f"/proc/self/fd{target}")
     _tmpfs("/dev/shm", size)
+
+
+def _terminals() -> None:
+    """Give the kernel terminals of its own, which IPython needs for `!` and `%pip`; nobody else's are in sight.
+
+    Where Linux refuses, the kernel starts all the same and runs such commands through pipes.
+    """
+    pts = _folder("/dev/pts")
+    with suppress(OSError):
+        flags = linux.MS_NOSUID | linux.MS_NOEXEC
+        linux.mount("devpts", pts, "devpts", flags, f"newinstance,mode=600,ptmxmode=666,max={_TERMINALS}")
+        Path(_inside("/dev/ptmx")).symlink_to("pts/ptmx")
 
 
 def _identity(uid: int) -> None:

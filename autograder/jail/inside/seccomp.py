@@ -1,10 +1,20 @@
-"""A seccomp filter: system calls that no notebook needs and that have opened jails before are refused."""
+"""A seccomp filter: system calls that no notebook needs and that have opened jails before are refused.
+
+Refused or made void are also those by which two kernels could speak to each other through a file that both may only
+read, such as one of Python's own: locks, leases, and being told of what is done with it. A lock is said to have been
+taken, for programs such as SQLite stop without it, and a kernel, alone with its files, needs none.
+
+What this cannot close, and what would take two accomplices who are graded at the same moment: a futex on a page that
+both have mapped, what is in the page cache, how busy the machine is and the other counters of the whole machine in
+/proc.
+"""
 
 import ctypes
 import errno
 import platform
 import socket
 import struct
+from itertools import chain
 
 from autograder.jail.inside import linux
 
@@ -28,8 +38,13 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None), "uselib": (134, None), "ustat": (136, None),
     "sysfs": (139, None), "nfsservctl": (180, 42),
 }  # fmt: skip
+_VOID: dict[str, tuple[int | None, int | None]] = {"flock": (73, 32)}
+_UNKNOWN = {"inotify_init": (253, None), "inotify_init1": (294, 26), "clone3": (435, 435)}
+"""Said not to exist, so that whoever asks takes another way: `tail -f` looks again and again, libc uses `clone`."""
+_FCNTL = (72, 25)
+_FCNTL_VOID = (5, 6, 7, 36, 37, 38)  # F_GETLK, F_SETLK, F_SETLKW, and the same for open files
+_FCNTL_DENIED = (1024, 1026)  # F_SETLEASE, F_NOTIFY
 _CLONE = (56, 220)
-_CLONE3 = (435, 435)
 _SOCKET = (41, 198)
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
@@ -37,7 +52,7 @@ _NEW_NAMESPACES = 0x7E020000
 _X32 = 0x40000000  # a second set of numbers for the same calls on x86-64
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # places in struct seccomp_data; the low half of the first argument
+_NUMBER, _ARCHITECTURE, _ARGUMENT, _SECOND = 0, 4, 16, 24  # places in struct seccomp_data; low halves of arguments
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _ERROR = 0x00050000
 _MODE_FILTER = 2
@@ -60,20 +75,29 @@ def program() -> bytes:
     column, architecture = found
     refuse = _step(_RETURN, _ERROR | errno.EPERM)
     unsupported = _step(_RETURN, _ERROR | errno.EOPNOTSUPP)  # ZeroMQ takes this for "no such network", others for a bug
+    unknown = _step(_RETURN, _ERROR | errno.ENOSYS)
+    void = _step(_RETURN, _ERROR)  # the call returns 0, and nothing was done
+    allow = _step(_RETURN, _ALLOW)
     code = [_step(_LOAD, _ARCHITECTURE), _step(_JUMP_EQUAL, architecture, 1, 0), _step(_RETURN, _KILL)]
     code += [_step(_LOAD, _NUMBER)]
     if column == 0:
         code += [_step(_JUMP_AT_LEAST, _X32, 0, 1), _step(_RETURN, _KILL)]
-    code += [_step(_JUMP_EQUAL, _CLONE3[column], 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]  # libc falls back
-    for numbers in _DENIED.values():
-        number = numbers[column]
-        if number is not None:
-            code += [_step(_JUMP_EQUAL, number, 0, 1), refuse]
-    code += [_step(_JUMP_EQUAL, _CLONE[column], 0, 4), _step(_LOAD, _ARGUMENT)]
-    code += [_step(_JUMP_ANY_BIT, _NEW_NAMESPACES, 0, 1), refuse, _step(_RETURN, _ALLOW)]
-    code += [_step(_JUMP_EQUAL, _SOCKET[column], 0, 3), _step(_LOAD, _ARGUMENT)]
-    code += [_step(_JUMP_EQUAL, socket.AF_UNIX, 1, 0), unsupported, _step(_RETURN, _ALLOW)]
-    return b"".join(code)
+    for calls, answer in ((_UNKNOWN, unknown), (_VOID, void), (_DENIED, refuse)):
+        for number in (numbers[column] for numbers in calls.values()):
+            code += _if_equal(number, answer) if number is not None else []
+    fcntl = [_if_equal(command, void) for command in _FCNTL_VOID]
+    fcntl += [_if_equal(command, refuse) for command in _FCNTL_DENIED]
+    code += _if_equal(_FCNTL[column], _step(_LOAD, _SECOND), *chain.from_iterable(fcntl), allow)
+    namespaces = _step(_JUMP_ANY_BIT, _NEW_NAMESPACES, 0, 1)
+    code += _if_equal(_CLONE[column], _step(_LOAD, _ARGUMENT), namespaces, refuse, allow)
+    local = _step(_JUMP_EQUAL, socket.AF_UNIX, 1, 0)
+    code += _if_equal(_SOCKET[column], _step(_LOAD, _ARGUMENT), local, unsupported)
+    return b"".join([*code, allow])
+
+
+def _if_equal(value: int, *steps: bytes) -> list[bytes]:
+    """Steps that are taken if what was loaded is this value, and jumped over if not."""
+    return [_step(_JUMP_EQUAL, value, 0, len(steps)), *steps]
 
 
 def install() -> None:
