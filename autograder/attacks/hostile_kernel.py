@@ -5,6 +5,7 @@ import textwrap
 from autograder.attacks.handed import TOTAL, Handed, beside, first, inside, replace
 
 ALONE = "It costs softmax alone; the others are solved."
+DEFINED = "softmax is right; what stands beside it is left out the second time."
 NOTHING = "Nothing is solved."
 
 
@@ -44,8 +45,8 @@ KERNEL: list[Handed] = [
     Handed(
         "endless-definition",
         "Loops for ever beside the definition, not in it.",
-        TOTAL - 2,
-        ALONE,
+        TOTAL,
+        DEFINED,
         beside("softmax", "while True: pass"),
         solved=True,
     ),
@@ -62,16 +63,16 @@ KERNEL: list[Handed] = [
     Handed(
         "output-flood",
         "Prints without end.",
-        TOTAL - 2,
-        ALONE,
+        TOTAL,
+        DEFINED,
         beside("softmax", "while True: print('flood ' * 1000)"),
         solved=True,
     ),
     Handed(
         "one-huge-output",
         "Prints 200 MB at once.",
-        TOTAL - 2,
-        ALONE,
+        TOTAL,
+        DEFINED,
         beside("softmax", after="print('x' * (200 * 2**20))"),
         solved=True,
     ),
