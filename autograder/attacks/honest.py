@@ -196,6 +196,11 @@ HONEST: list[Handed] = [
         "Shows something in one cell and updates it in another.",
         _updated_later,
     ),
+    _right(
+        "long-demonstration",
+        "Shows for 35 seconds, below the definition, what softmax does.",
+        beside("softmax", after="import time\nfor _ in range(350):\n    softmax(torch.ones(2))\n    time.sleep(0.1)"),
+    ),
     _right("asks", "Asks for a name, with nobody there to answer.", first("name = input('Your name: ')")),
     _right("other-languages", "Comments and names in other scripts.", beside("softmax", "größe = 3  # 尺寸\nµ = 'π'")),
 ]
