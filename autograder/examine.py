@@ -194,9 +194,7 @@ class _Run:
             return False
         self.short[index] = short
         self.broken.discard(index)
-        said = (
-            f"The cell of `{check.symbol}` did not come to its end. What it defines was graded without the rest of it."
-        )
+        said = f"The cell of `{check.symbol}` did not come to its end. What it defines was graded alone."
         self.record.repairs.append(said)
         return True
 
