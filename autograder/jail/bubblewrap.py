@@ -19,6 +19,9 @@ _ENVIRONMENT = {
     "TMPDIR": "/jail/home",
     "MPLCONFIGDIR": "/jail/home",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",  # each kernel's own; the parent's, which it would take, is gone
+    "TRITON_CACHE_DIR": "/tmp/triton",
+    "TORCHDYNAMO_DISABLE": "1",  # `torch.compile` gives its function back: compiling takes longer than a cell may
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -21,6 +21,9 @@ CAP = 1 << 16  # the longest message, either way
 _PATIENCE = 6.0  # seconds for threads of imports to end
 IMPORTS = (
     "torch",
+    # PyTorch loads it at the first optimizer, derivative by `torch.func`, comparison by `torch.testing`, checkpoint or
+    # profile: a second or more of each kernel's time, and ten while other kernels are busy.
+    "torch._dynamo",
     "numpy.random",
     "matplotlib.pyplot",
     "matplotlib_inline.backend_inline",
@@ -71,8 +74,6 @@ def prepare(settings: dict[str, Any]) -> None:
         del sys.modules[name]  # what runs here goes on; the name is the library's
     for name in settings["imports"]:
         importlib.import_module(name)
-    if hasattr(sys.modules.get("solutions.training"), "AdamW"):
-        importlib.import_module("torch._dynamo")  # or the first optimizer of each kernel loads it, which takes seconds
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
