@@ -1,5 +1,9 @@
 """What `course grade` says of a class: a table, and below it what a person should know or do."""
 
+import unicodedata
+from collections import Counter
+
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 
 from autograder.entering import Grade
@@ -7,7 +11,7 @@ from autograder.roster import shown, strays
 from autograder.student_text import terminal, visible
 
 WIDTH = 32
-"""The longest name that a table shows whole."""
+"""How much of a name is shown, in characters of the terminal."""
 NAMED = 10
 """How many students a note names."""
 
@@ -15,19 +19,19 @@ NAMED = 10
 def table(chapter: str, grades: list[Grade]) -> Table:
     """The table of a class's points, one line a student."""
     cells = list(dict.fromkeys(cell for one in grades for cell in one.cells))
-    renamed = any(one.identifier != one.student for one in grades)
+    alike = Counter(unicodedata.normalize("NFC", shown(one.student)) for one in grades)
     made = Table(title=f"{chapter}: {len(grades)} submissions")
-    made.add_column("student", no_wrap=True)
-    if renamed:
-        made.add_column("id in the gradebook", no_wrap=True)
+    made.add_column("student", overflow="fold", min_width=12)
     for cell in cells:
         words = cell.removesuffix("-check").partition("-")[2].replace("_", " ").replace("-", " ")
-        made.add_column(words, justify="right", overflow="fold")
+        made.add_column(words, justify="right", overflow="fold", min_width=5)
     made.add_column("score", justify="right", no_wrap=True)
     for one in grades:
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
-        ids = [one.identifier] if renamed else []
-        made.add_row(terminal(_short(one.student)), *ids, *points, _score(one))
+        name = _short(one.student)
+        if alike[unicodedata.normalize("NFC", shown(one.student))] > 1:
+            name += f" ({one.identifier})"
+        made.add_row(terminal(name), *points, _score(one))
     return made
 
 
@@ -72,7 +76,7 @@ def _score(one: Grade) -> str:
 
 def _short(name: str) -> str:
     seen = shown(name)
-    return seen if len(seen) <= WIDTH else f"{seen[: WIDTH - 1]}…"
+    return seen if cell_len(seen) <= WIDTH else f"{set_cell_size(seen, WIDTH - 1).rstrip()}…"
 
 
 def _named(grades: list[Grade]) -> str:

@@ -16,6 +16,9 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from course.chapters import CourseError, root
 
+# nbgrader's own use of SQLAlchemy; nothing for our user to do. For good: what a `with` silences, a thread may undo.
+warnings.filterwarnings("ignore", category=SAWarning)
+
 LOCK_SECONDS = 2.0
 
 

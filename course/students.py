@@ -28,8 +28,9 @@ def made_of(name: str) -> str:
 
 
 def former(name: str, identifier: str) -> set[str]:
-    """Other identifiers that may have stood for this name, and for no other."""
-    return {made_of(name), *([] if _MADE.search(name) else [name])} - {identifier}
+    """Other identifiers that may have stood for this name, and for no other; a gradebook holds only Unicode."""
+    own = not _MADE.search(name) and name == name.encode("utf-8", "ignore").decode()
+    return {made_of(name), *([name] if own else [])} - {identifier}
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:

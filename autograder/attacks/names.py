@@ -16,7 +16,7 @@ AWKWARD = (
     "100%", "Ann", "ann", "ANN", "Ann ", " Ann", "Ann\u00a0", "Ann\u2003Lee", "Ann  Lee", "new\nline", "tab\there",
     "car\rriage", "-rf", "--force", ".hidden", "..dots", "...", "dot.", "~", "~root", "#1", "a#b", "a?b=c", "a&b",
     "a;b", "a|b", "$HOME", "`id`", "$(id)", "'quote'", '"quote"', "back\\slash", "comma, name", "=cmd()", "+1",
-    "@SUM(A1)", "<script>alert(1)", "<b>bold", "[bold]rich[/bold]", "[link=x]", "{{ 7 * 7 }}", "\x1b]0;title\x07",
+    "@SUM(A1)", "<script>alert(1)", "<b>bold", "[bold]rich", "[link=x]", "{{ 7 * 7 }}", "\x1b]0;title\x07",
     "\x1b[31mred", "\u202egnirts", "\u200b", "M\u00fcller", "Mu\u0308ller", "latin-\udce9\udcff", "\u674e\u660e",
     "\U0001f600", "\u0410\u043d\u043d\u0430", "n" * 245, "\U0001f600" * 60, "__pycache__", ".ipynb_checkpoints",
     "feedback", "source", "NULL", "None", "con", "nul.txt", "0", "007", "1e3", "Robert'); DROP TABLE student;--",
