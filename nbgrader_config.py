@@ -5,6 +5,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy.engine import URL, make_url
+
+from course.students import identifiers
+
 c = get_config()  # noqa: F821  (nbgrader defines it)
 
 root = Path(__file__).resolve().parent
@@ -20,7 +24,16 @@ c.CourseDirectory.release_directory = "notebooks"
 c.CourseDirectory.submitted_directory = "grading/submitted"
 c.CourseDirectory.autograded_directory = "grading/autograded"
 c.CourseDirectory.feedback_directory = "grading/feedback"
-c.CourseDirectory.db_url = f"sqlite:///{root / 'grading' / 'gradebook.db'}"
+gradebook = root / "grading" / "gradebook.db"
+url = f"sqlite:///{gradebook}"
+if make_url(url).database != str(gradebook):  # a sign in the path that means something else in a URL
+    url = URL.create("sqlite", database=str(gradebook)).render_as_string()
+c.CourseDirectory.db_url = url
+# Folders with names that nbgrader cannot keep a student under: `course grade` grades them under another.
+with suppress(OSError):
+    handed_in = [path.name for path in (root / "grading" / "submitted").iterdir()]
+    others = [name for name, identifier in identifiers(handed_in).items() if name != identifier and "," not in name]
+    c.CourseDirectory.student_id_exclude = ",".join(others).encode("utf-8", "surrogateescape").decode(errors="replace")
 # Kernels listen on this machine's loopback address alone; their warning about it would drown what matters.
 c.Execute.extra_arguments = [
     "--HistoryManager.hist_file=:memory:",
@@ -40,3 +53,12 @@ c.Autograde.autograde_preprocessors = [
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}
 # A submission that the course has a record of gets the course's feedback page, any other nbgrader's own.
 c.GenerateFeedback.exporter_class = "autograder.nbgrader_feedback.FeedbackExporter"
+# Students' data stays in `grading`, which git ignores.
+c.ExportApp.plugin_class = "autograder.nbgrader_export.GradesExport"
+c.ExportPlugin.to = str(root / "grading" / "grades.csv")
+c.ZipCollectApp.downloaded_directory = "grading/downloaded"
+# `nbgrader zip_collect CHAPTER`: a folder or an archive a student in grading/downloaded/CHAPTER/archive, with notebooks
+# in it. The folder's name is the student's; what Moodle puts behind a name is left out. Hidden folders are no work.
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*/extracted/(?P<student_id>[^/]+?)(?:_assignsubmission_file_?)?/(?P<file_id>(?:(?![.]|__MACOSX)[^/]+/)*[^/.][^/]*)$"
+)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -115,13 +116,14 @@ def sample(chapter: str, students: int | None) -> None:
 
 @click.command()
 @click.argument("chapter")
-@click.option("--student", default="*", help="Grade this student alone.")
+@click.option("--student", help="Grade this student alone: the folder's name as it is, or the id in the gradebook.")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count, help="How many are examined at once; one a core.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The seed of the hidden inputs.")
 @click.option("--again", is_flag=True, help="Examine again what has been examined; points given by hand are kept.")
 @click.option("--unsafe", is_flag=True, help="Without a jail: only for code that you would run yourself.")
-def grade(chapter: str, student: str, jobs: int, seed: int, again: bool, unsafe: bool) -> None:
+def grade(chapter: str, student: str | None, jobs: int, seed: int, again: bool, unsafe: bool) -> None:
     """Grade the submissions of a chapter in a jail, enter them into the gradebook, and write feedback."""
+    from autograder.grade_table import notes, table
     from autograder.grading import Options, submissions
     from autograder.grading import grade as run
 
@@ -130,33 +132,14 @@ def grade(chapter: str, student: str, jobs: int, seed: int, again: bool, unsafe:
     with _progress() as progress:
         task = progress.add_task(f"grading {chapter}", total=len(folders))
         grades = list(run(chapter, folders, options, done=lambda: progress.advance(task)))
-    Console(width=max(150, Console().width)).print(_grade_table(chapter, sorted(grades, key=lambda one: one.student)))
-    if any(one.waiting for one in grades):
-        click.echo("* An answer awaits grading by hand: open formgrader in JupyterLab (Nbgrader menu).")
-    flagged = sum(one.flags > 0 for one in grades)
-    if flagged:
-        click.echo(f"! {flagged} of the submissions hold something to look at: see `course report {chapter}`.")
-    faults = [one for one in grades if one.fault]
-    for one in faults:
-        click.echo(f"{one.student}: not graded: {one.fault}", err=True)
-    sys.exit(1 if faults else 0)
-
-
-def _grade_table(chapter: str, grades: list["Grade"]) -> Table:  # type: ignore[name-defined]  # noqa: F821
-    cells = list(dict.fromkeys(cell for one in grades for cell in one.cells))
-    table = Table(title=f"{chapter}: {len(grades)} submissions")
-    table.add_column("student", no_wrap=True)
-    for cell in cells:
-        words = cell.removesuffix("-check").partition("-")[2].replace("_", " ").replace("-", " ")
-        table.add_column(words, justify="right", overflow="fold")
-    table.add_column("score", justify="right", no_wrap=True)
-    for one in grades:
-        points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
-        marks = " *" * one.waiting + " !" * (one.flags > 0)
-        table.add_row(
-            one.student, *points, f"{'not graded' if one.fault else f'{one.score:g} of {one.max_score:g}'}{marks}"
-        )
-    return table
+    grades.sort(key=lambda one: one.student)
+    Console(width=max(150, Console().width)).print(table(chapter, grades))
+    said, faults = notes(chapter, grades)
+    for note in said:
+        click.echo(note)
+    for fault in faults:
+        click.echo(fault, err=True)
+    sys.exit(1 if any(one.fault for one in grades) else 0)
 
 
 @click.command()
@@ -193,6 +176,7 @@ def report(chapter: str, output: Path | None, sort: str, anonymous: bool) -> Non
     """Say how a class did in a chapter: a page with plots, and a table for a spreadsheet."""
     from autograder import manual, report_files
     from autograder.report import gather, records, similar_pairs
+    from autograder.student_text import visible
 
     found, unreadable = records(chapter)
     outcome = gather(
@@ -214,9 +198,11 @@ def report(chapter: str, output: Path | None, sort: str, anonymous: bool) -> Non
     common = {mistake.exercise: mistake for mistake in reversed(outcome.mistakes)}
     for one in outcome.success:
         mistake = common.get(one.exercise)
-        words = f"{mistake.name} ({len(mistake.students)})" if mistake else ""
+        words = escape(f"{mistake.name} ({len(mistake.students)})") if mistake else ""
         shown.add_row(one.exercise, str(one.full), str(one.some), str(one.none), words)
     Console(width=max(100, Console().width)).print(shown)
     click.echo(f"The report: {page}\nThe table:  {table}")
     if unreadable:
-        click.echo(f"Left out, because they cannot be read: {', '.join(unreadable)}. Grade them again.", err=True)
+        click.echo(
+            f"Left out, because they cannot be read: {visible(', '.join(unreadable))}. Grade them again.", err=True
+        )

@@ -3,6 +3,7 @@
 It is made from the record and from what people gave, and holds nothing else: no hidden check, no expected value.
 """
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from autograder.judge import VISIBLE_SEED
 from autograder.manual import Manual
 from autograder.record import Answer, How, Record
 from autograder.render import template
+from autograder.roster import shown
 from autograder.standing import Item, answered, standing
 from autograder.student_text import all_visible, colours, highlighted, shortened
 from course.chapters import plain, root, section_title, title
@@ -50,14 +52,14 @@ def write(record: Record, manual: Manual, path: Path) -> None:
     write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
 
 
-def place(chapter: str, student: str) -> Path:
+def place(chapter: str, identifier: str) -> Path:
     """Where nbgrader keeps the feedback page of a student's chapter."""
-    return nbgrader_course.folder("feedback") / student / chapter / f"{chapter}.html"
+    return nbgrader_course.folder("feedback") / identifier / chapter / f"{chapter}.html"
 
 
 def page(record: Record, manual: Manual) -> str:
     """The page as HTML: complete in itself, the same for the same record."""
-    record, manual = all_visible(record), all_visible(manual)
+    record, manual = all_visible(replace(record, student=shown(record.student))), all_visible(manual)
     so_far = standing(record, manual)
     open_points = [item for item in so_far.exercises.values() if (item.points or 0) < item.max_points]
     in_order = sorted(so_far.questions, key=[*record.written, *so_far.questions].index)  # as in the notebook
@@ -102,9 +104,9 @@ def _ending(answer: Answer) -> str:
 
 def _question(item: Item, record: Record) -> dict[str, object]:
     text = record.written.get(item.name, "")
-    shown, cut = shortened(text) if answered(text) else ("", "")
+    seen, cut = shortened(text) if answered(text) else ("", "")
     asked = _asked(record.chapter, item.name)
-    return {"item": item, "id": f"{_id(item.name)}-answer", "asked": asked, "text": shown, "cut": cut}
+    return {"item": item, "id": f"{_id(item.name)}-answer", "asked": asked, "text": seen, "cut": cut}
 
 
 def _short(message: str) -> str:

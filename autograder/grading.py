@@ -1,36 +1,46 @@
 """Grades a class: submissions are rebuilt, examined in a jail, several at once, and entered into nbgrader's gradebook.
 
-A record is complete before its student is entered, and a mark is left when that is done. So a run that was interrupted
-is finished by the next one: nothing is examined or entered twice.
+A record is complete before its student is entered, and it is noted when that is done. So a run that was interrupted
+is finished by the next one: nothing is examined or entered twice. What goes wrong with one submission is said of it and
+stops no other; only where the grader's own place is at fault (the disk, the gradebook, the jail) does the run end.
 """
 
 import asyncio
+import errno
 import hashlib
-import os
 import queue
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
-from nbgrader.api import Gradebook, MissingEntry
+from sqlalchemy.exc import SQLAlchemyError
 
-from autograder import feedback, intake, manual, nbgrader_course, workers
+from autograder import intake, nbgrader_course, roster, workers
+from autograder.entering import Book, Grade
 from autograder.examine import examine
 from autograder.intake import Intake, Released
 from autograder.jail import jail_for, kernel_manager
 from autograder.judge import GRADING_SEED
 from autograder.library import write_library
-from autograder.record import Record, load, place
+from autograder.record import Record, executed_path, load, mark_path, place, places
 from autograder.release import release
-from course.chapters import CourseError, root, source
+from autograder.roster import submissions
+from autograder.submission import written
+from course.chapters import CourseError
 from course.files import write_whole
+from course.students import identifier
+
+__all__ = ["Desk", "Grade", "Options", "desk_for", "grade", "rules", "submissions"]
+
+_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,48 +58,6 @@ class Options:
     jobs: int = 2
     again: bool = False
     unsafe: bool = False
-
-
-@dataclass
-class Grade:
-    """What became of one submission.
-
-    Args:
-        student: the student's folder name.
-        fault: why it could not be graded; empty if it was.
-        cells: points by cell, `None` where a person still has to grade.
-        score: the sum so far.
-        max_score: the sum that can be earned.
-        waiting: whether an answer awaits grading by hand.
-        flags: how many things about it a person should look at.
-    """
-
-    student: str
-    fault: str = ""
-    cells: dict[str, float | None] = field(default_factory=dict)
-    score: float = 0.0
-    max_score: float = 0.0
-    waiting: bool = False
-    flags: int = 0
-
-
-def submissions(chapter: str, student: str = "*") -> list[Path]:
-    """The folders handed in for a chapter.
-
-    Raises:
-        CourseError: there is no such chapter, or nothing was handed in.
-    """
-    source(chapter)
-    submitted = nbgrader_course.folder("submitted")
-    folders = sorted(folder / chapter for folder in submitted.glob(student))
-    found = [folder for folder in folders if os.path.lexists(folder)]  # a link that leads nowhere is a submission too
-    if not found:
-        path = submitted / ("STUDENT" if student == "*" else student) / chapter / f"{chapter}.ipynb"
-        raise CourseError(
-            f"No submissions found in {submitted / student / chapter}. Put each student's notebook at {path}, or make "
-            f"a sample class with `course sample {chapter}`. Nothing was changed."
-        )
-    return found
 
 
 class Desk:
@@ -123,24 +91,25 @@ class Desk:
 
     async def examined(self, folder: Path) -> Record:
         """Examine a submission, or take the record that is kept of it."""
-        student = folder.parent.name
+        student, key = folder.parent.name, identifier(folder.parent)
         taken = await intake.finished(intake.begin(folder, self.chapter, self._released), folder)
         submission, digest, moment = taken.notebook, self._digest(taken), taken.handed_in
         kept = self._kept(folder, digest)
         if kept and not self.options.again:
             return kept
         record = await examine(submission, self.chapter, student, self.options.seed, self._kernels)
-        record.digest, record.handed_in = digest, f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""
-        mark_path(self.chapter, student).unlink(missing_ok=True)
+        record.identifier, record.digest, record.handed_in = key, digest, written(moment)
+        mark_path(self.chapter, key).unlink(missing_ok=True)
         if submission.notebook is not None:
             text = nbformat.writes(submission.notebook)
-            write_whole(executed_path(self.chapter, student), lambda path: path.write_text(text, encoding="utf-8"))
-        record.save(place(self.chapter, student))
+            write_whole(executed_path(self.chapter, key), lambda path: path.write_text(text, encoding="utf-8"))
+        record.save(place(self.chapter, key))
         return record
 
     def _kept(self, folder: Path, digest: str) -> Record | None:
-        record = load(place(self.chapter, folder.parent.name))
-        return record if record and record.digest == digest else None
+        record = load(place(self.chapter, identifier(folder.parent)))
+        mine = record is not None and (record.student, record.digest) == (folder.parent.name, digest)
+        return record if mine else None
 
     def _digest(self, taken: Intake) -> str:
         """A digest of all that a submission's verdict follows from."""
@@ -165,16 +134,6 @@ def desk_for(chapter: str, options: Options | None = None) -> Desk:
     return desk
 
 
-def executed_path(chapter: str, student: str) -> Path:
-    """Where the notebook is kept as it was executed."""
-    return place(chapter, student).with_suffix(".ipynb")
-
-
-def mark_path(chapter: str, student: str) -> Path:
-    """What is left when a record has been entered into the gradebook: a file with the record's digest."""
-    return place(chapter, student).with_suffix(".entered")
-
-
 def grade(
     chapter: str, folders: list[Path], options: Options = Options(), done: Callable[[], None] = lambda: None
 ) -> Iterator[Grade]:
@@ -182,16 +141,21 @@ def grade(
 
     Args:
         chapter: the chapter.
-        folders: as `submissions` lists them.
+        folders: as `roster.submissions` lists them.
         options: how to grade.
         done: called after each, for a progress bar.
     """
     workers.start(options.jobs)
     release(chapter)  # also sees that the gradebook is free and knows the chapter
-    for folder, outcome in _each(desk_for(chapter, options), folders):
-        grade = _entered(chapter, folder, outcome) if isinstance(outcome, Record) else _failed(folder, outcome)
-        done()
-        yield grade
+    roster.write()
+    book = Book(chapter)
+    try:
+        for folder, outcome in _each(desk_for(chapter, options), folders):
+            grade = _entered(book, folder, outcome)
+            done()
+            yield grade
+    finally:
+        book.close()
 
 
 def _each(desk: Desk, folders: list[Path]) -> Iterator[tuple[Path, Record | BaseException]]:
@@ -230,43 +194,32 @@ def _each(desk: Desk, folders: list[Path]) -> Iterator[tuple[Path, Record | Base
         loop.close()
 
 
-def _entered(chapter: str, folder: Path, record: Record) -> Grade:
-    """Enter a record into the gradebook by nbgrader itself, write the feedback, and leave the mark."""
-    student = folder.parent.name
-    mark = mark_path(chapter, student)
-    if record.refused:
-        feedback.write(record, manual.of_student(chapter, student), feedback.place(chapter, student))
-        return Grade(student, record.refused, flags=len(record.flags))
-    if not mark.exists() or mark.read_text() != record.digest:
-        _lay_out(chapter, record)
-        config = nbgrader_course.configuration()
-        config.CourseDirectory.submitted_directory = "grading/rebuilt"
-        nbgrader = nbgrader_course.api(config)
-        fault = nbgrader_course.run(nbgrader.autograde, chapter, student, create=True)
-        if fault:
-            return Grade(student, fault)
-        write_whole(mark, lambda path: path.write_text(record.digest))
-    # Each time: a person may have given points or comments meanwhile.
-    feedback.write(record, manual.of_student(chapter, student), feedback.place(chapter, student))
-    grade = recorded(chapter, student)
-    grade.flags = len(record.flags)
-    return grade
+def _entered(book: Book, folder: Path, outcome: Record | BaseException) -> Grade:
+    """Enter what was found out about a submission, or say what went wrong with it."""
+    try:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return book.enter(outcome)
+    except SQLAlchemyError as error:
+        why = " ".join(str(error).splitlines()[:1])
+        raise CourseError(f"The gradebook cannot be used: {why}. What was examined is kept; run this again.") from error
+    except Exception as error:
+        if isinstance(error, CourseError) or (isinstance(error, OSError) and _is_ours(error, book.chapter)):
+            raise  # nobody else could be graded either
+        why = f"the grader failed: {type(error).__name__}: {error}"
+        return Grade(folder.parent.name, identifier(folder.parent), why)
 
 
-def _lay_out(chapter: str, record: Record) -> None:
-    """Put the rebuilt notebook, and nothing else that a student sent, where nbgrader will read it."""
-    folder = root() / "grading" / "rebuilt" / record.student / chapter
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    shutil.copyfile(executed_path(chapter, record.student), folder / f"{chapter}.ipynb")
-    if record.handed_in:
-        (folder / "timestamp.txt").write_text(record.handed_in)
-
-
-def _failed(folder: Path, error: BaseException) -> Grade:
-    if isinstance(error, CourseError | OSError):
-        raise error  # the jail, the disk: nobody else could be graded either
-    return Grade(folder.parent.name, f"the grader failed: {type(error).__name__}: {error}")
+def _is_ours(error: OSError, chapter: str) -> bool:
+    """Whether the machine is at fault, the disk for example, and not something about one submission."""
+    if error.errno in _MACHINE:
+        return True
+    try:
+        write_whole(places(chapter) / ".probe", lambda path: path.write_bytes(bytes(2**16)))
+        (places(chapter) / ".probe").unlink()
+    except OSError:
+        return True
+    return False
 
 
 def _kernels(library: Path, unsafe: bool, folder: Path, environment: dict[str, str]) -> AsyncKernelManager:
@@ -282,18 +235,3 @@ def rules(chapter: str) -> str:
     for step in ("source", "release"):
         digest.update((nbgrader_course.folder(step) / chapter / f"{chapter}.ipynb").read_bytes())
     return digest.hexdigest()
-
-
-def recorded(chapter: str, student: str) -> Grade:
-    """What the gradebook holds for a student."""
-    with Gradebook(nbgrader_course.database()) as gradebook:
-        try:
-            submission = gradebook.find_submission(chapter, student)
-        except MissingEntry:
-            return Grade(student, "the gradebook has no submission")
-        cells = {
-            grade.name: None if grade.needs_manual_grade else grade.score
-            for notebook in submission.notebooks
-            for grade in notebook.grades
-        }
-        return Grade(student, "", cells, submission.score, submission.max_score, bool(submission.needs_manual_grade))

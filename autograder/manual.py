@@ -6,7 +6,7 @@ from pathlib import Path
 from nbgrader.api import Gradebook, MissingEntry, SubmittedAssignment
 from sqlalchemy.engine import make_url
 
-from autograder import nbgrader_course
+from autograder import late, nbgrader_course
 from autograder.checks import register
 
 
@@ -41,20 +41,20 @@ def of_student(chapter: str, student: str, url: str = "") -> Manual:
 
     Args:
         chapter: the chapter.
-        student: the student's folder name.
+        student: the student's identifier.
         url: the gradebook; the course's own by default.
     """
     if not _exists(url or nbgrader_course.database()):
         return Manual()
     with Gradebook(url or nbgrader_course.database()) as gradebook:
         try:
-            return _manual(gradebook.find_submission(chapter, student))
+            return of_submission(gradebook.find_submission(chapter, student))
         except MissingEntry:
             return Manual()
 
 
 def of_class(chapter: str) -> dict[str, Manual]:
-    """What the gradebook holds for each student who handed in a chapter."""
+    """What the gradebook holds for each student who handed in a chapter, by identifier."""
     if not _exists(nbgrader_course.database()):
         return {}
     with Gradebook(nbgrader_course.database()) as gradebook:
@@ -62,7 +62,7 @@ def of_class(chapter: str) -> dict[str, Manual]:
             submissions = gradebook.assignment_submissions(chapter)
         except MissingEntry:
             return {}
-        return {submission.student_id: _manual(submission) for submission in submissions}
+        return {submission.student_id: of_submission(submission) for submission in submissions}
 
 
 def _exists(database: str) -> bool:
@@ -71,7 +71,8 @@ def _exists(database: str) -> bool:
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
-def _manual(submission: SubmittedAssignment) -> Manual:
+def of_submission(submission: SubmittedAssignment) -> Manual:
+    """What people gave for a submission, and what lateness costs as the due date is now."""
     names = {_cell(name): name for name in (*register().checks, *register().reflections)}
     points: dict[str, float] = {}
     comments: dict[str, str] = {}
@@ -85,7 +86,7 @@ def _manual(submission: SubmittedAssignment) -> Manual:
             if _cell(comment.name) in names and comment.comment:
                 comments[names[_cell(comment.name)]] = comment.comment
     grades = {name: ManualGrade(points.get(name), comments.get(name, "")) for name in {**points, **comments}}
-    return Manual(grades, float(submission.late_submission_penalty or 0))
+    return Manual(grades, late.penalty(submission))
 
 
 def _cell(name: str) -> str:

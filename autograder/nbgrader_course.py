@@ -16,11 +16,19 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from course.chapters import CourseError, root
 
+# nbgrader's own use of SQLAlchemy; nothing for our user to do. For good: what a `with` silences, a thread may undo.
+warnings.filterwarnings("ignore", category=SAWarning)
+
 LOCK_SECONDS = 2.0
 
 
 def configuration() -> Config:
-    """The settings of `nbgrader_config.py`."""
+    """The settings of `nbgrader_config.py`.
+
+    Raises:
+        CourseError: there is none, or nbgrader cannot work where it is.
+    """
+    _require_plain_path()
     path = root() / "nbgrader_config.py"
     if not path.exists():
         raise CourseError(
@@ -28,6 +36,18 @@ def configuration() -> Config:
         )
     config: Config = PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
     return config
+
+
+def _require_plain_path() -> None:
+    """nbgrader looks for notebooks by patterns, and does not escape the course's own folder in them."""
+    odd = sorted(set(str(root())) & set("*?["))
+    if odd:
+        signs = " and ".join(f"`{sign}`" for sign in odd)
+        raise CourseError(
+            f"The path of the course's folder, {root()}, holds {signs}. nbgrader takes that for a pattern: it would "
+            "find no notebook to release or grade, or another course's, and formgrader would show none. Move the "
+            "folder, or give it another name. Nothing was changed."
+        )
 
 
 def folder(step: str) -> Path:

@@ -22,5 +22,5 @@ class FeedbackExporter(HTMLExporter):
             html, resources = super().from_notebook_node(nb, resources, **kw)
             return html, resources
         resources["output_extension"] = self.file_extension
-        given = manual.of_student(record.chapter, record.student, whose["db_url"])
+        given = manual.of_student(record.chapter, record.identifier, whose["db_url"])
         return feedback.page(record, given), resources

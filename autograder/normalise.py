@@ -15,10 +15,10 @@ from autograder.cells import Cell
 from autograder.exercise_code import Block, Taken, Wanted, assign
 from autograder.record import Flag
 from autograder.released import Place, recognise
-from autograder.submission import Submission, read, safe_name
+from autograder.submission import Submission, read
 from autograder.suspicion import hidden_change
 
-__all__ = ["Normalised", "Submission", "read", "rebuild", "safe_name"]
+__all__ = ["Normalised", "Submission", "read", "rebuild"]
 
 MAX_CELLS = 2000
 MAX_CELL = 50_000

@@ -1,6 +1,7 @@
 """What grading found out about one submission, as plain data: the one source of scores, feedback and reports.
 
-The record of a student's chapter is one JSON file, `grading/records/CHAPTER/STUDENT.json`, written whole or not at all.
+The record of a student's chapter is one JSON file, `grading/records/CHAPTER/ID.json`, written whole or not at all; ID
+is the identifier that stands for the student's folder name.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from autograder.judge import Part, Result
 from course.chapters import root
 from course.files import write_whole
+from course.students import identifiers
 
 VERSION = 1
 
@@ -68,6 +70,7 @@ class Record:
         flags: what the instructor should look at.
         repairs: what was mended in the notebook before it was graded, in sentences for the student.
         refused: why the submission could not be graded at all; empty if it was.
+        identifier: what stands for the student in files' names and in the gradebook.
     """
 
     chapter: str
@@ -81,6 +84,11 @@ class Record:
     flags: list[Flag] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
     refused: str = ""
+    identifier: str = ""
+
+    def __post_init__(self) -> None:
+        """Without another word, a student has the identifier that the name alone gives."""
+        self.identifier = self.identifier or identifiers([self.student])[self.student]
 
     @property
     def points(self) -> int:
@@ -102,9 +110,19 @@ class Record:
         write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def place(chapter: str, student: str) -> Path:
+def place(chapter: str, identifier: str) -> Path:
     """Where the record of a student's chapter is."""
-    return places(chapter) / f"{student}.json"
+    return places(chapter) / f"{identifier}.json"
+
+
+def executed_path(chapter: str, identifier: str) -> Path:
+    """Where the notebook is kept as it was executed."""
+    return place(chapter, identifier).with_suffix(".ipynb")
+
+
+def mark_path(chapter: str, identifier: str) -> Path:
+    """Where it is noted what was entered into the gradebook."""
+    return place(chapter, identifier).with_suffix(".entered")
 
 
 def places(chapter: str) -> Path:
@@ -120,6 +138,7 @@ def load(path: Path) -> Record | None:
             return None
         data["answers"] = {name: _answer(answer) for name, answer in data["answers"].items()}
         data["flags"] = [Flag(**flag) for flag in data["flags"]]
+        data["identifier"] = path.stem  # a file that was moved stands for whom its name says
         return Record(**data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -3,35 +3,23 @@
 Everything is worked out here as plain data; `report_files` writes it as a page and as a table.
 """
 
-import importlib
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from dataclasses import dataclass, field, replace
 
 import nbformat
 
 from autograder import manual, nbgrader_course
 from autograder.checks import Check, of_chapter, register
 from autograder.judge import Part
+from autograder.library import reference_source
 from autograder.record import Answer, Flag, How, Record, load, places
+from autograder.roster import shown
+from autograder.similar import Pair, pairs
 from autograder.standing import Standing, answered, standing
 from autograder.student_text import all_visible
 from course.chapters import CourseError, source, title
-
-
-class Pair(Protocol):
-    """Two submissions that are nearly the same, as `autograder.similar` finds them."""
-
-    students: tuple[str, str]
-    share: float
-    """How much of their code is the same, from 0 to 1."""
-    exercises: dict[str, float]
-
-
-Pairs = Callable[[dict[str, dict[str, str]], dict[str, str]], Sequence[Pair]]
-"""`similar.pairs`: sources (student -> exercise -> code) and stubs (exercise -> code) -> pairs."""
 
 
 @dataclass
@@ -143,23 +131,33 @@ def records(chapter: str) -> tuple[list[Record], list[str]]:
         CourseError: there is no such chapter, or nothing has been graded.
     """
     source(chapter)
-    files = sorted(places(chapter).glob("*.json"))
-    read = {path: load(path) for path in files}
-    found = [record for record in read.values() if record is not None]
-    if not found:
+    read = {path: load(path) for path in sorted(places(chapter).glob("*.json"))}
+    newest: dict[str, Record] = {}
+    for record in sorted((record for record in read.values() if record), key=lambda record: record.graded):
+        newest[record.student] = record  # an older one may lie under an identifier that stood for the student before
+    if not newest:
         why = f"No record of grading can be read in {places(chapter)}"
         raise CourseError(f"{why}. Grade the class first: `course grade {chapter}`. Nothing was changed.")
-    return found, [path.name for path, record in read.items() if record is None]
+    return list(newest.values()), [path.name for path, record in read.items() if record is None]
 
 
-def similar_pairs(found: list[Record]) -> Sequence[Pair] | None:
-    """The submissions that are nearly the same; None where the course has no way to compare them."""
-    try:
-        pairs = cast(Pairs, importlib.import_module("autograder.similar").pairs)
-    except ModuleNotFoundError:
-        return None
-    sources = {one.student: {name: answer.source for name, answer in one.answers.items()} for one in found}
-    return pairs(sources, _stubs(found[0].chapter))
+def similar_pairs(found: list[Record]) -> list[Pair]:
+    """The submissions that are nearly the same, by the students' names."""
+    names = {one.identifier: shown(one.student) for one in found}
+    sources = {one.identifier: {name: answer.source for name, answer in one.answers.items()} for one in found}
+    alike = pairs(sources, _stubs(found[0].chapter), known=_known(found[0].chapter))
+    return [replace(pair, first=names[pair.first], second=names[pair.second]) for pair in alike]
+
+
+def _known(chapter: str) -> list[dict[str, str]]:
+    """The course's own solutions: what they have in common with a student's is no evidence."""
+    checks = of_chapter(chapter)
+    variants = max(len(check.variants) for check in checks)
+    own = [{check.name: reference_source(check) for check in checks}]
+    return own + [
+        {check.name: check.variants[number].source for check in checks if number < len(check.variants)}
+        for number in range(variants)
+    ]
 
 
 def _stubs(chapter: str) -> dict[str, str]:
@@ -184,16 +182,16 @@ def gather(
 
     Args:
         found: the records.
-        given: student -> what people gave.
+        given: identifier -> what people gave.
         pairs: submissions that are nearly the same.
         unreadable: records that could not be read.
         pseudonym: gives each student another name; then what only the instructor may see is left out.
         by_points: sort the students by their points, the most first, not by name.
     """
-    shown = [all_visible(_anonymous(record, pseudonym) if pseudonym else record) for record in found]
+    visible = [all_visible(_anonymous(one, pseudonym) if pseudonym else _one_line(one)) for one in found]
     rows = [
-        Row(record.student, standing(record, given.get(original.student, manual.Manual())), record)
-        for record, original in zip(shown, found, strict=True)
+        Row(record.student, standing(record, given.get(original.identifier, manual.Manual())), record)
+        for record, original in zip(visible, found, strict=True)
     ]
     rows.sort(key=lambda row: row.student)
     if by_points:
@@ -213,6 +211,10 @@ def gather(
         unreadable=[] if pseudonym else all_visible(list(unreadable)),
         anonymous=pseudonym is not None,
     )
+
+
+def _one_line(record: Record) -> Record:
+    return replace(record, student=shown(record.student))
 
 
 def _anonymous(record: Record, pseudonym: Callable[[str], str]) -> Record:

@@ -1,20 +1,17 @@
 """Writes the report of a class: a page to look at, and a table for a spreadsheet."""
 
 import base64
-import csv
 import hmac
-import io
-import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from autograder import tables
 from autograder.render import template
 from autograder.report import ClassReport, Row
+from autograder.tables import Cell
 from course.chapters import root
 from course.files import write_whole
-
-Cell = str | int | float
 
 
 def write(report: ClassReport, folder: Path) -> tuple[Path, Path]:
@@ -47,18 +44,18 @@ def page(report: ClassReport) -> str:
 
 def table(report: ClassReport) -> str:
     """The report as CSV: one line a student."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
     lines = [_line(report, row) for row in report.rows]
-    writer.writerow([_harmless(column) for column in lines[0]] if lines else [])
-    writer.writerows([_harmless(cell) for cell in line.values()] for line in lines)
-    return stream.getvalue()
+    heads = list(lines[0]) if lines else []
+    return tables.text([heads, *([line[head] for head in heads] for line in lines)])
 
 
 def _line(report: ClassReport, row: Row) -> dict[str, Cell]:
     standing, record = row.standing, row.record
     line: dict[str, Cell] = {"student": row.student}
+    if not report.anonymous:
+        line |= {"id": record.identifier}
     line |= {"points": standing.points, "max points": standing.max_points, "awaits grading": standing.waiting}
+    line |= {"late penalty": standing.late_penalty}
     line |= {item.name: "" if item.points is None else item.points for item in standing.items}
     for success in report.success:
         answer = record.answers.get(success.exercise)
@@ -74,17 +71,9 @@ def _line(report: ClassReport, row: Row) -> dict[str, Cell]:
 
 
 def _alike(report: ClassReport, student: str) -> list[str]:
-    pairs = [pair for pair in report.pairs or () if student in pair.students]
-    others = [(pair.students[pair.students[0] == student], pair.share) for pair in pairs]
+    pairs = [pair for pair in report.pairs or () if student in (pair.first, pair.second)]
+    others = [(pair.second if pair.first == student else pair.first, pair.share) for pair in pairs]
     return [f"{other} ({share:.0%})" for other, share in others]
-
-
-def _harmless(cell: Cell) -> Cell:
-    """The cell, a mark before whatever a spreadsheet would take for a formula.
-
-    Also after a separator or a line's end: a spreadsheet set to another separator would begin a cell there.
-    """
-    return re.sub(r"(^|[;,\t\r\n|])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", cell) if isinstance(cell, str) else cell
 
 
 def pseudonyms() -> Callable[[str], str]:

@@ -11,6 +11,7 @@ from nbformat.notebooknode import NotebookNode
 from autograder import nbgrader_course
 from autograder.checks import Check, of_chapter
 from autograder.release import release
+from autograder.similar import fingerprints
 from course.stubs import solution_cell
 
 MARKER = "sample-class.txt"
@@ -33,7 +34,7 @@ class Student:
 
 
 def students(chapter: str) -> Iterator[Student]:
-    """The class of a chapter: the reference, the stub, a misconception an exercise, and some variants.
+    """The class of a chapter: the reference, the stub, a misconception an exercise, some variants, and two copies.
 
     The first few already show each kind of result but one, so that a smaller class is worth a look.
     """
@@ -47,6 +48,16 @@ def students(chapter: str) -> Iterator[Student]:
         yield Student(name, right | {check.name: slip.source}, answers=False)
     for index in range(min(len(check.variants) for check in checks)):
         yield Student(f"variant-{index + 1}", {c.name: c.variants[index].source for c in checks}, answers=True)
+    same = {check.name: _own_mistake(check) for check in checks}
+    yield Student("alike-1", same, answers=False)
+    yield Student("alike-2", {name: f"# All my own work.\n{source}" for name, source in same.items()}, answers=False)
+
+
+def _own_mistake(check: Check) -> str:
+    """The misconception that has the least in common with correct solutions: to have made it too is evidence."""
+    correct = [reference_source(check), *(variant.source for variant in check.variants)]
+    known = frozenset[bytes]().union(*map(fingerprints, correct))
+    return max((one.source for one in check.misconceptions), key=lambda source: len(fingerprints(source) - known))
 
 
 def reference_source(check: Check) -> str:

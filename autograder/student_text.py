@@ -12,6 +12,7 @@ from markupsafe import Markup
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from rich.markup import escape
 
 CHARACTERS = 20_000
 LINES = 400
@@ -30,6 +31,11 @@ Data = TypeVar("Data")
 def visible(text: str) -> str:
     """The text with each character that cannot be seen written out, such as ␛ or \\u202e."""
     return _UNSEEN.sub(_written_out, text.replace("\r\n", "\n"))
+
+
+def terminal(text: str) -> str:
+    """The text fit for a terminal by way of rich: visible, and nothing in it taken for rich's own marks."""
+    return escape(visible(text))
 
 
 def _written_out(match: re.Match[str]) -> str:

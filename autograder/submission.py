@@ -4,12 +4,10 @@ import hashlib
 import importlib.util
 import re
 import stat
-import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-
-from nbgrader.utils import parse_utc
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from autograder.cells import Cell, NotANotebookError, read_cells
 from autograder.checks import of_chapter
@@ -77,12 +75,6 @@ def read(folder: Path, chapter: str, released: datetime | None = None) -> Submis
     said = repr((submission.name, submission.refused, submission.repairs, submission.flags))
     submission.digest = hashlib.sha256(content + said.encode()).hexdigest()
     return submission
-
-
-def safe_name(student: str) -> str:
-    """A name for files of this student: plain characters, not too long, and never the same for two students."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", student).strip("-")[:40]
-    return f"{plain or 'student'}-{hashlib.sha256(student.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
 
 def _read(folder: Folder, submission: Submission, released: datetime | None) -> None:
@@ -173,12 +165,16 @@ def _shadows(name: str, entries: dict[str, int]) -> bool:
 
 
 def _clock(folder: Folder, released: datetime | None) -> datetime | None:
-    """When the submission was handed in, as nbgrader would read it."""
+    """When the submission was handed in, in UTC; None, and a flag, where that cannot be told for certain."""
     try:
         text = folder.content(_CLOCK, 100).decode().strip()
         moment = _moment(text)
-    except (RefusedError, OSError, ValueError, OverflowError, TypeError, AttributeError):
-        folder.flag("clock", f"`{_CLOCK}` does not hold a time that can be read. No time of submission was recorded.")
+    except (RefusedError, OSError, ValueError, OverflowError, ZoneInfoNotFoundError):
+        folder.flag(
+            "clock",
+            f"`{_CLOCK}` does not hold a time that can be read, its zone included (write UTC, "
+            "+02:00 or Europe/Paris). No time of submission was recorded.",
+        )
         return None
     now = datetime.now(UTC).replace(tzinfo=None)
     if not (released or _OLDEST) <= moment <= now + timedelta(days=1):
@@ -188,10 +184,19 @@ def _clock(folder: Folder, released: datetime | None) -> datetime | None:
 
 
 def _moment(text: str) -> datetime:
-    zone = text.split(" ")[2:]
-    if zone and not re.fullmatch(r"[+-]?\d{1,6}|[A-Za-z_]+(/[A-Za-z_]+){0,2}", zone[0]):
-        raise ValueError("not a time zone")  # its name becomes a path, so it must not lead anywhere else
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        moment: datetime = parse_utc(text)
-    return moment
+    """A time in UTC, read as ISO 8601 with or without a zone, which may also be named as in the tz database.
+
+    More strictly than nbgrader, which reads a zone that it does not know, such as EDT, as UTC.
+    """
+    when, _, name = text.rpartition(" ")
+    named = re.fullmatch(r"[A-Za-z_]+(/[A-Za-z_]+){0,2}", name)  # it becomes a path, so it must lead nowhere else
+    moment = datetime.fromisoformat(when if named else re.sub(r" (?=[+-][\d:]+$)", "", text))
+    if len(text) <= len("2030-01-01") or (named and moment.tzinfo):
+        raise ValueError("no time of the day, or two zones")
+    moment = moment.replace(tzinfo=ZoneInfo(name)) if named else moment
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def written(moment: datetime | None) -> str:
+    """A time in UTC as nbgrader reads it, to the microsecond; empty where there is none."""
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC" if moment else ""

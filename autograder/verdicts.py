@@ -6,12 +6,16 @@ from typing import Any
 
 import nbformat
 from nbformat.notebooknode import NotebookNode
+from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.utils import parse_utc
 from traitlets import Bool
 
 from autograder import nbgrader_course
-from autograder.grading import Options, desk_for, executed_path
+from autograder.grading import Options, desk_for
+from autograder.record import Record, executed_path, load, place
 from course.chapters import CourseError
+from course.students import identifier
 
 
 class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
@@ -22,20 +26,41 @@ class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
     """
 
     unsafe = Bool(False, help="Examine without a jail.").tag(config=True)
+    from_record = Bool(False, help="Take the record there is: `course grade` has just made it.").tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         """Replace the notebook by the executed one."""
         chapter, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
+        record = load(place(chapter, student)) if self.from_record else self._examined(chapter, student)
+        if record is None:
+            raise CourseError(f"There is no record of {student}. Run `course grade {chapter}`.")
+        if record.refused:
+            raise CourseError(record.refused)
+        _set_time(resources["nbgrader"]["db_url"], record)
+        return _with_outputs(nb, nbformat.read(executed_path(chapter, student), as_version=4)), resources
+
+    def _examined(self, chapter: str, student: str) -> Record:
         folder = nbgrader_course.folder("submitted") / student / chapter
+        if identifier(folder.parent) != student:
+            raise CourseError(
+                f"nbgrader cannot keep a student under this folder's name. `course grade {chapter}` grades it, as "
+                f"{identifier(folder.parent)}."
+            )
         desk = desk_for(chapter, Options(unsafe=True) if self.unsafe else None)
         record = desk.kept(folder)
         if record is None:
             desk.warm()
             with ThreadPoolExecutor(1) as thread:  # formgrader calls from within an event loop
                 record = thread.submit(asyncio.run, desk.examined(folder)).result()
-        if record.refused:
-            raise CourseError(record.refused)
-        return _with_outputs(nb, nbformat.read(executed_path(chapter, student), as_version=4)), resources
+        return record
+
+
+def _set_time(url: str, record: Record) -> None:
+    """Have the gradebook hold the time that was decided on: nbgrader reads any zone that it does not know as UTC."""
+    with Gradebook(url) as gradebook:
+        submission = gradebook.find_submission(record.chapter, record.identifier)
+        submission.timestamp = parse_utc(record.handed_in) if record.handed_in else None
+        gradebook.db.commit()
 
 
 def _with_outputs(nb: NotebookNode, executed: NotebookNode) -> NotebookNode:

@@ -2,11 +2,9 @@
 
 import csv
 import re
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from playwright.sync_api import Browser
@@ -16,6 +14,9 @@ from autograder.checks import find, of_chapter
 from autograder.manual import Manual, ManualGrade
 from autograder.record import Flag, Record, place
 from autograder.report import ClassReport, gather
+from autograder.roster import shown
+from autograder.sample import reference_source, students
+from autograder.similar import Pair
 from tests.browser import chromium, serve, visit, window
 from tests.course_fixtures import CHAPTER, course_in, make_course, run_course, snapshot
 from tests.records import HOSTILE, Page, in_order, record_of, right
@@ -29,16 +30,7 @@ IGNORES, OVERFLOWS = (find(SOFTMAX).misconceptions[index] for index in (0, 2))
 UNSCALED = find(ATTEND).misconceptions[0]
 
 
-@dataclass(frozen=True)
-class Alike:
-    """What `autograder.similar` would find."""
-
-    students: tuple[str, str]
-    share: float
-    exercises: dict[str, float]
-
-
-PAIRS = [Alike(("ann", "=cmd()"), 0.93, {SOFTMAX: 0.971})]
+PAIRS = [Pair("ann", "=cmd()", 0.93, {SOFTMAX: 0.971})]
 FLAG = Flag("claim", "attention-softmax-check", "The cell printed a score of its own.")
 REPAIR = "The check of `softmax` was put back."
 GIVEN = {
@@ -187,7 +179,7 @@ class TestPage:
         record.answers[SOFTMAX].result = replace(
             record.answers[SOFTMAX].result, parts=find_parts(), messages=[HOSTILE], diagnoses=[]
         )
-        shown = Page(report_files.page(gather([record], {}, pairs=[Alike((HOSTILE, HOSTILE), 1, {HOSTILE: 1})])))
+        shown = Page(report_files.page(gather([record], {}, pairs=[Pair(HOSTILE, HOSTILE, 1, {HOSTILE: 1})])))
         assert shown.text.count("<script>alert(1)</script> ]]> </style> {{ 7 * 7 }}") >= 8
         assert not re.search(r"[\u202a-\u202e\x00\x1b\ud800-\udfff]", shown.html)
 
@@ -249,30 +241,69 @@ class TestAnonymous:
         assert report_files.pseudonyms()("ann") != first("ann")
 
 
-class TestSimilar:
-    def test_the_comparison_is_given_code_and_stubs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert run_course("release", CHAPTER).exit_code == 0
-        module = ModuleType("autograder.similar")
-        given: list[dict[str, object]] = []
-        compare: Callable[..., list[Alike]] = lambda sources, stubs: given.extend((sources, stubs)) or PAIRS  # noqa: E731
-        monkeypatch.setattr(module, "pairs", compare, raising=False)
-        monkeypatch.setitem(sys.modules, "autograder.similar", module)
-        assert report.similar_pairs(the_class()) == PAIRS
-        sources, stubs = given
-        assert sources["ann"][SOFTMAX] == right(find(SOFTMAX)).source
-        assert stubs.keys() == {check.name for check in of_chapter(CHAPTER)}
-        assert "raise NotImplementedError" in str(stubs[SOFTMAX])
+def copies(name: str) -> list[Record]:
+    """Two submissions with the same mistakes throughout: nobody else's, and no solution of the course's."""
+    by_name = {student.name: student.sources for student in students(CHAPTER)}
+    made = [record_of(student) for student in (f"{name} 1", f"{name} 2")]
+    for record, sources in zip(made, (by_name["alike-1"], by_name["alike-2"]), strict=True):
+        for exercise, answer in record.answers.items():
+            answer.source = sources[exercise]
+    return made
 
-    def test_without_it_the_report_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "autograder.similar", None)
-        assert report.similar_pairs(the_class()) is None
+
+def bare(text: str) -> str:
+    return "".join(text.split())
+
+
+class TestSimilar:
+    """Nothing here stands in for the finder of copies: what it finds must be what the report can show."""
+
+    @pytest.mark.parametrize("name", ["copy", "Zoë [b]", "new\nline", "<b>"])
+    def test_two_copies_are_found_and_shown_everywhere(self, name: str) -> None:
+        found = the_class() + copies(name)
+        alike = report.similar_pairs(found)
+        first, second = (shown(f"{name} {number}") for number in (1, 2))
+        assert [{pair.first, pair.second} for pair in alike] == [{first, second}]
+        outcome = gather(found, GIVEN, pairs=alike)
+        assert bare(f"{alike[0].first} and {alike[0].second} 100 %") in bare(Page(report_files.page(outcome)).text)
+        table = {line["student"]: line["nearly the same as"] for line in lines(outcome)}
+        assert table[first] == f"{second} (100%)" and table[second] == f"{first} (100%)"
+        assert not any(other for student, other in table.items() if student not in (first, second))
+
+    def test_who_wrote_what_the_course_itself_has_is_no_copy(self) -> None:
+        check = find(SOFTMAX)
+        for source in (reference_source(check), check.variants[2].source):
+            pair = copies("copy")
+            for record in pair:
+                for answer in record.answers.values():
+                    answer.source = ""
+                record.answers[SOFTMAX].source = source
+            assert report.similar_pairs([*the_class(), *pair]) == []
+        known = report._known(CHAPTER)
+        assert known[0][SOFTMAX].strip() == reference_source(check).strip()
+        assert {variant.source for variant in check.variants} <= {one.get(SOFTMAX, "") for one in known}
+
+    def test_the_released_code_is_no_evidence(self) -> None:
+        assert run_course("release", CHAPTER).exit_code == 0
+        stubs = report._stubs(CHAPTER)
+        assert stubs.keys() == {check.name for check in of_chapter(CHAPTER)}
+        assert "raise NotImplementedError" in stubs[SOFTMAX]
+
+    def test_where_they_were_not_compared_the_report_says_so(self) -> None:
         assert "were not compared" in report_files.page(gather(the_class(), {}))
+
+    def test_the_command_shows_a_sample_classs_copies(self, course: Path) -> None:
+        for record in [*the_class(), *copies("copy")]:
+            record.save(place(CHAPTER, record.identifier))
+        assert run_course("report", CHAPTER).exit_code == 0
+        page = Page((course / "grading" / "reports" / f"{CHAPTER}.html").read_text(encoding="utf-8"))
+        assert bare("copy 1 and copy 2 100 %") in bare(page.text)
 
 
 class TestCommand:
     def save(self) -> None:
         for record in the_class():
-            record.save(place(CHAPTER, record.student))
+            record.save(place(CHAPTER, record.identifier))
 
     def test_says_where_the_report_is(self, course: Path) -> None:
         self.save()

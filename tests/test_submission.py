@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograder.cells import MAX_VALUES, NotANotebookError, read_cells
-from autograder.normalise import Submission, read, safe_name
+from autograder.normalise import Submission, read
 from autograder.submission import MAX_BYTES
+from course.students import made_of
 from tests.handed_in import CHAPTER, code
 
 NOTEBOOK = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [code("x = 1", id="one")]}
@@ -212,7 +213,7 @@ class TestSafety:
 
     def test_odd_names_do_not_mix(self) -> None:
         names = ["ada", "Ada", "ада", "a da", "a-da", ".ada", "a/../b", "x" * 255, "x" * 254 + "y", "\udcff", ""]
-        safe = [safe_name(name) for name in names]
+        safe = [made_of(name) for name in names]
         assert len(set(safe)) == len(names)
         assert all(name.replace("-", "").isalnum() and name.isascii() and len(name) < 60 for name in safe)
 
