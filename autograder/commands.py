@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from autograder.student_text import terminal
 from course import chapters
 
 _CHAPTERS = click.argument("chapter", nargs=-1, metavar="[CHAPTER]...")
@@ -32,6 +33,12 @@ def _progress() -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),  # in a log it would leave nothing but empty lines
     )
+
+
+def _show(table: Table, width: int = 150) -> None:
+    """Print a table whose cells are text: a name such as `[red]` or `:cat:` is neither a colour nor a picture."""
+    width = max(width, Console().width)
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 @click.command()
@@ -76,7 +83,7 @@ def verify(chapter: tuple[str, ...], jobs: int, record: bool) -> None:
     with _progress() as progress:
         task = progress.add_task("verifying", total=sum(size(find(name)) for name in names))
         reports = verify_all(names, jobs, done=lambda tried: progress.advance(task, tried))
-    Console(width=max(150, Console().width)).print(_verify_table(reports))
+    _show(_verify_table(reports))
     faults = [fault for report in reports for fault in report.faults]
     for fault in faults:
         click.echo(fault, err=True)
@@ -130,7 +137,7 @@ def grade(chapter: str, student: str, jobs: int, seed: int, again: bool, unsafe:
     with _progress() as progress:
         task = progress.add_task(f"grading {chapter}", total=len(folders))
         grades = list(run(chapter, folders, options, done=lambda: progress.advance(task)))
-    Console(width=max(150, Console().width)).print(_grade_table(chapter, sorted(grades, key=lambda one: one.student)))
+    _show(_grade_table(chapter, sorted(grades, key=lambda one: one.student)))
     if any(one.waiting for one in grades):
         click.echo("* An answer awaits grading by hand: open formgrader in JupyterLab (Nbgrader menu).")
     flagged = sum(one.flags > 0 for one in grades)
@@ -138,7 +145,7 @@ def grade(chapter: str, student: str, jobs: int, seed: int, again: bool, unsafe:
         click.echo(f"! {flagged} of the submissions hold something to look at: see `course report {chapter}`.")
     faults = [one for one in grades if one.fault]
     for one in faults:
-        click.echo(f"{one.student}: not graded: {one.fault}", err=True)
+        click.echo(f"{terminal(one.student)}: not graded: {terminal(one.fault)}", err=True)
     sys.exit(1 if faults else 0)
 
 
@@ -154,7 +161,9 @@ def _grade_table(chapter: str, grades: list["Grade"]) -> Table:  # type: ignore[
         points = ["–" if one.cells.get(cell) is None else f"{one.cells[cell]:g}" for cell in cells]
         marks = " *" * one.waiting + " !" * (one.flags > 0)
         table.add_row(
-            one.student, *points, f"{'not graded' if one.fault else f'{one.score:g} of {one.max_score:g}'}{marks}"
+            terminal(one.student),
+            *points,
+            f"{'not graded' if one.fault else f'{one.score:g} of {one.max_score:g}'}{marks}",
         )
     return table
 
@@ -171,7 +180,7 @@ def doctor() -> None:
     for status in found:
         needed = "MISSING" if status.layer.mandatory else "not here (optional)"
         table.add_row(status.layer.name, status.layer.keeps, "yes" if status.present else f"{needed}: {status.why}")
-    Console(width=max(150, Console().width)).print(table)
+    _show(table)
     missing = [status.layer.name for status in found if status.layer.mandatory and not status.present]
     if missing:
         click.echo(f"Submissions cannot be isolated here: {', '.join(missing)} missing. Nothing was changed.", err=True)
@@ -216,7 +225,10 @@ def report(chapter: str, output: Path | None, sort: str, anonymous: bool) -> Non
         mistake = common.get(one.exercise)
         words = f"{mistake.name} ({len(mistake.students)})" if mistake else ""
         shown.add_row(one.exercise, str(one.full), str(one.some), str(one.none), words)
-    Console(width=max(100, Console().width)).print(shown)
+    _show(shown, width=100)
     click.echo(f"The report: {page}\nThe table:  {table}")
     if unreadable:
-        click.echo(f"Left out, because they cannot be read: {', '.join(unreadable)}. Grade them again.", err=True)
+        click.echo(
+            f"Left out, because they cannot be read: {', '.join(map(terminal, unreadable))}. Grade them again.",
+            err=True,
+        )

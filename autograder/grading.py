@@ -24,6 +24,7 @@ from nbgrader.api import Gradebook, MissingEntry
 
 from autograder import feedback, manual, nbgrader_course
 from autograder.examine import examine
+from autograder.harmless import harmless
 from autograder.jail import jail_for, kernel_manager
 from autograder.judge import GRADING_SEED
 from autograder.library import write_library
@@ -133,7 +134,7 @@ class Desk:
         record.digest, record.handed_in = digest, f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""
         mark_path(self.chapter, student).unlink(missing_ok=True)
         if submission.notebook is not None:
-            text = nbformat.writes(submission.notebook)
+            text = nbformat.writes(await asyncio.to_thread(harmless, submission.notebook))
             write_whole(executed_path(self.chapter, student), lambda path: path.write_text(text, encoding="utf-8"))
         record.save(place(self.chapter, student))
         return record

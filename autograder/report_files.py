@@ -84,7 +84,7 @@ def _harmless(cell: Cell) -> Cell:
 
     Also after a separator or a line's end: a spreadsheet set to another separator would begin a cell there.
     """
-    return re.sub(r"(^|[;,\t\r\n|])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", cell) if isinstance(cell, str) else cell
+    return re.sub(r"(^|[;,\t\r\n|])(\s*)(?=[=+\-@＝＋－＠﹦﹢﹣﹫])", r"\1\2'", cell) if isinstance(cell, str) else cell
 
 
 def pseudonyms() -> Callable[[str], str]:
