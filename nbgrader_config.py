@@ -42,8 +42,14 @@ c.Execute.extra_arguments = [
     "--IPKernelApp.exec_lines=import os; os.environ['COURSE_WORKSPACE'] = ''",
 ]
 # Scores come from the record of an examination in a jail, by a judge outside it; nbgrader executes nothing itself.
-c.Autograde.autograde_preprocessors = [
+# What was handed in goes no further than the first step: the executed notebook of the record, made harmless, does.
+c.Autograde.sanitize_preprocessors = [
     "autograder.verdicts.Verdicts",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.IgnorePattern",
     "nbgrader.preprocessors.LimitOutput",
     "nbgrader.preprocessors.SaveAutoGrades",
@@ -62,3 +68,13 @@ c.ZipCollectApp.downloaded_directory = "grading/downloaded"
 c.FileNameCollectorPlugin.named_regexp = (
     r".*/extracted/(?P<student_id>[^/]+?)(?:_assignsubmission_file_?)?/(?P<file_id>(?:(?![.]|__MACOSX)[^/]+/)*[^/.][^/]*)$"
 )
+
+
+def _harmless(notebook, resources):
+    from autograder.harmless import harmless  # here: it brings torch, and a server that grades nothing need not wait
+
+    return harmless(notebook), resources
+
+
+# Formgrader shows a notebook that was graded by an older course, or put there by hand, as harmless as any other.
+c.HTMLExporter.preprocessors = [_harmless]

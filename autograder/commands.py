@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from autograder.student_text import terminal
 from course import chapters
 
 _CHAPTERS = click.argument("chapter", nargs=-1, metavar="[CHAPTER]...")
@@ -33,6 +33,12 @@ def _progress() -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),  # in a log it would leave nothing but empty lines
     )
+
+
+def _show(table: Table, width: int = 150) -> None:
+    """Print a table whose cells are text: a name such as `[red]` or `:cat:` is neither a colour nor a picture."""
+    width = max(width, Console().width)
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 @click.command()
@@ -77,7 +83,7 @@ def verify(chapter: tuple[str, ...], jobs: int, record: bool) -> None:
     with _progress() as progress:
         task = progress.add_task("verifying", total=sum(size(find(name)) for name in names))
         reports = verify_all(names, jobs, done=lambda tried: progress.advance(task, tried))
-    Console(width=max(150, Console().width)).print(_verify_table(reports))
+    _show(_verify_table(reports))
     faults = [fault for report in reports for fault in report.faults]
     for fault in faults:
         click.echo(fault, err=True)
@@ -133,7 +139,7 @@ def grade(chapter: str, student: str | None, jobs: int, seed: int, again: bool, 
         task = progress.add_task(f"grading {chapter}", total=len(folders))
         grades = list(run(chapter, folders, options, done=lambda: progress.advance(task)))
     grades.sort(key=lambda one: one.student)
-    Console(width=max(150, Console().width)).print(table(chapter, grades))
+    _show(table(chapter, grades))
     said, faults = notes(chapter, grades)
     for note in said:
         click.echo(note)
@@ -154,7 +160,7 @@ def doctor() -> None:
     for status in found:
         needed = "MISSING" if status.layer.mandatory else "not here (optional)"
         table.add_row(status.layer.name, status.layer.keeps, "yes" if status.present else f"{needed}: {status.why}")
-    Console(width=max(150, Console().width)).print(table)
+    _show(table)
     missing = [status.layer.name for status in found if status.layer.mandatory and not status.present]
     if missing:
         click.echo(f"Submissions cannot be isolated here: {', '.join(missing)} missing. Nothing was changed.", err=True)
@@ -176,7 +182,6 @@ def report(chapter: str, output: Path | None, sort: str, anonymous: bool) -> Non
     """Say how a class did in a chapter: a page with plots, and a table for a spreadsheet."""
     from autograder import manual, report_files
     from autograder.report import gather, records, similar_pairs
-    from autograder.student_text import visible
 
     found, unreadable = records(chapter)
     outcome = gather(
@@ -198,11 +203,12 @@ def report(chapter: str, output: Path | None, sort: str, anonymous: bool) -> Non
     common = {mistake.exercise: mistake for mistake in reversed(outcome.mistakes)}
     for one in outcome.success:
         mistake = common.get(one.exercise)
-        words = escape(f"{mistake.name} ({len(mistake.students)})") if mistake else ""
+        words = f"{mistake.name} ({len(mistake.students)})" if mistake else ""
         shown.add_row(one.exercise, str(one.full), str(one.some), str(one.none), words)
-    Console(width=max(100, Console().width)).print(shown)
+    _show(shown, width=100)
     click.echo(f"The report: {page}\nThe table:  {table}")
     if unreadable:
         click.echo(
-            f"Left out, because they cannot be read: {visible(', '.join(unreadable))}. Grade them again.", err=True
+            f"Left out, because they cannot be read: {', '.join(map(terminal, unreadable))}. Grade them again.",
+            err=True,
         )

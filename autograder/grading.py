@@ -19,11 +19,13 @@ from pathlib import Path
 
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
+from nbformat.notebooknode import NotebookNode
 from sqlalchemy.exc import SQLAlchemyError
 
 from autograder import intake, nbgrader_course, roster, workers
 from autograder.entering import Book, Grade
 from autograder.examine import examine
+from autograder.harmless import harmless
 from autograder.intake import Intake, Released
 from autograder.jail import jail_for, kernel_manager
 from autograder.judge import GRADING_SEED
@@ -41,6 +43,8 @@ __all__ = ["Desk", "Grade", "Options", "desk_for", "grade", "rules", "submission
 _MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
 }  # fmt: skip
+
+SECONDS_TO_CLEAN = 60.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Desk:
         record.identifier, record.digest, record.handed_in = key, digest, written(moment)
         mark_path(self.chapter, key).unlink(missing_ok=True)
         if submission.notebook is not None:
-            text = nbformat.writes(submission.notebook)
+            text = nbformat.writes(await _harmless(submission.notebook))
             write_whole(executed_path(self.chapter, key), lambda path: path.write_text(text, encoding="utf-8"))
         record.save(place(self.chapter, key))
         return record
@@ -115,6 +119,17 @@ class Desk:
         """A digest of all that a submission's verdict follows from."""
         said = f"{taken.notebook.digest} {self.rules} {self.options.seed}"
         return hashlib.sha256(said.encode()).hexdigest()
+
+
+async def _harmless(notebook: NotebookNode) -> NotebookNode:
+    """What may be shown of an executed notebook; without any output where that cannot be found out at little cost."""
+    try:
+        return await workers.finished(workers.submit(harmless, notebook, seconds=SECONDS_TO_CLEAN))
+    except workers.OverrunError:
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = []
+        return harmless(notebook)
 
 
 _desks: dict[str, Desk] = {}

@@ -12,7 +12,6 @@ from markupsafe import Markup
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
-from rich.markup import escape
 
 CHARACTERS = 20_000
 LINES = 400
@@ -21,6 +20,8 @@ WIDTH = 1_000
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, escape codes of terminals among them
     r"\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # what reorders text, or takes no room
+    r"\xad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180e\u3164\uffa0"  # letters and marks that nobody sees
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
     r"\ud800-\udfff\ufffe\uffff]"  # what no file in UTF-8, or no page, can hold
 )
 _LIGHT = "a11y-high-contrast-light"
@@ -33,14 +34,19 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(_written_out, text.replace("\r\n", "\n"))
 
 
-def terminal(text: str) -> str:
-    """The text fit for a terminal by way of rich: visible, and nothing in it taken for rich's own marks."""
-    return escape(visible(text))
-
-
 def _written_out(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return chr(0x2400 + code) if code < 0x20 else f"\\u{code:04x}"
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def terminal(text: str) -> str:
+    """The text as one line that a terminal shows and does not obey: no codes, no line's end, no character unseen.
+
+    It is plain text. Where `rich` prints it, the console must not read markup in it: `[red]`, `[link=...]`.
+    """
+    return visible(text).replace("\n", "␊").replace("\t", "␉")
 
 
 def all_visible(data: Data) -> Data:
@@ -59,9 +65,9 @@ def all_visible(data: Data) -> Data:
     return made  # type: ignore[return-value]  # of the same type as what came in
 
 
-def shortened(text: str) -> tuple[str, str]:
+def shortened(text: str, lines: int = LINES, characters: int = CHARACTERS) -> tuple[str, str]:
     """The text, cut where it is too long to read, and a sentence that says so; empty where it is whole."""
-    kept = "\n".join(line[:WIDTH] for line in text[:CHARACTERS].split("\n")[:LINES])
+    kept = "\n".join(line[:WIDTH] for line in text[:characters].split("\n")[:lines])
     if kept == text:
         return text, ""
     return kept, f"This is shortened: {len(kept):,} of {len(text):,} characters are shown."

@@ -26,4 +26,4 @@ def harmless(cell: Cell) -> Cell:
 
     Also after a separator or a line's end: a spreadsheet set to another separator would begin a cell there.
     """
-    return re.sub(r"(^|[;,\t\r\n|])(\s*)(?=[=+\-@＝＋－＠])", r"\1\2'", cell) if isinstance(cell, str) else cell
+    return re.sub(r"(^|[;,\t\r\n|])(\s*)(?=[=+\-@＝＋－＠﹦﹢﹣﹫])", r"\1\2'", cell) if isinstance(cell, str) else cell

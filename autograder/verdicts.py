@@ -2,6 +2,8 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -13,16 +15,19 @@ from traitlets import Bool
 
 from autograder import nbgrader_course
 from autograder.grading import Options, desk_for
+from autograder.harmless import harmless
 from autograder.record import Record, executed_path, load, place
 from course.chapters import CourseError
 from course.students import identifier
 
+_CLOCK = "timestamp.txt"
+
 
 class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
-    """Stands where nbgrader would execute a notebook: hands on the executed notebook that belongs to the record.
+    """Stands before all that nbgrader does: hands on the executed notebook that belongs to the record.
 
     Where there is no record of this submission yet, it is examined now. So `nbgrader autograde` and formgrader give
-    the same points as `course grade`.
+    the same points as `course grade`. Of what was handed in nothing else goes on: no cell, no mark, no file.
     """
 
     unsafe = Bool(False, help="Examine without a jail.").tag(config=True)
@@ -31,13 +36,16 @@ class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         """Replace the notebook by the executed one."""
         chapter, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
+        copied = nbgrader_course.folder("autograded") / student / chapter
+        _clear(copied, nbgrader_course.folder("source") / chapter)
         record = load(place(chapter, student)) if self.from_record else self._examined(chapter, student)
         if record is None:
             raise CourseError(f"There is no record of {student}. Run `course grade {chapter}`.")
         if record.refused:
             raise CourseError(record.refused)
         _set_time(resources["nbgrader"]["db_url"], record)
-        return _with_outputs(nb, nbformat.read(executed_path(chapter, student), as_version=4)), resources
+        _write_clock(copied, record)
+        return harmless(nbformat.read(executed_path(chapter, student), as_version=4)), resources
 
     def _examined(self, chapter: str, student: str) -> Record:
         folder = nbgrader_course.folder("submitted") / student / chapter
@@ -63,15 +71,23 @@ def _set_time(url: str, record: Record) -> None:
         gradebook.db.commit()
 
 
-def _with_outputs(nb: NotebookNode, executed: NotebookNode) -> NotebookNode:
-    """The executed notebook, with the checksums that nbgrader has put beside its cells."""
-    marks = {
-        cell.metadata.nbgrader.grade_id: cell.metadata.nbgrader
-        for cell in nb.cells
-        if "grade_id" in cell.metadata.get("nbgrader", {})
-    }
-    for cell in executed.cells:
-        ours = cell.metadata.get("nbgrader", {})
-        if ours.get("grade_id") in marks:
-            cell.metadata.nbgrader = marks[ours["grade_id"]]
-    return executed
+def _clear(folder: Path, source: Path) -> None:
+    """Remove what nbgrader has copied beside a notebook: formgrader would serve a student's page as one of its own.
+
+    Args:
+        folder: where it was copied to.
+        source: the instructor's files, which nbgrader puts there over a student's of the same name.
+    """
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+        if path.is_dir():
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        elif not (source / path.relative_to(folder)).is_file():
+            path.unlink()
+
+
+def _write_clock(folder: Path, record: Record) -> None:
+    """Write the time of submission, by which nbgrader knows the next one for a newer."""
+    if record.handed_in:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _CLOCK).write_text(record.handed_in)

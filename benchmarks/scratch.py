@@ -10,6 +10,7 @@ from course.chapters import root
 
 _STOCK = """
 from nbgrader.converters import Autograde
+c.Autograde.sanitize_preprocessors = Autograde.sanitize_preprocessors.default()
 c.Autograde.autograde_preprocessors = Autograde.autograde_preprocessors.default()
 """
 
