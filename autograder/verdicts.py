@@ -36,7 +36,8 @@ class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
             raise CourseError(f"There is no record of {student}. Run `course grade {chapter}`.")
         if record.refused:
             raise CourseError(record.refused)
-        _set_time(resources["nbgrader"]["db_url"], record)
+        if not self.from_record:
+            _set_time(resources["nbgrader"]["db_url"], record)
         return _with_outputs(nb, nbformat.read(executed_path(chapter, student), as_version=4)), resources
 
     def _examined(self, chapter: str, student: str) -> Record:

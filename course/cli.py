@@ -30,6 +30,8 @@ class _Course(click.Group):
             return super().invoke(ctx)
         except CourseError as error:
             _stop(str(error))
+        except BrokenPipeError:  # whoever reads what we say has read enough; click ends quietly
+            raise
         except OSError as error:
             place = error.filename or root()
             _stop(f"cannot use {place}: {error.strerror or error}. What was complete before is kept.")
