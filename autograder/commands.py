@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.table import Table
 
 from autograder.student_text import terminal
 from course import chapters
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from autograder.verify import Report
 
 _CHAPTERS = click.argument("chapter", nargs=-1, metavar="[CHAPTER]...")
 
@@ -92,7 +96,7 @@ def verify(chapter: tuple[str, ...], jobs: int, record: bool) -> None:
     sys.exit(1 if faults else 0)
 
 
-def _verify_table(reports: list["Report"]) -> Table:  # type: ignore[name-defined]  # noqa: F821
+def _verify_table(reports: list["Report"]) -> Table:
     from autograder.verify import COLUMNS, rows
 
     table = Table(title="What the checks accept and reject")

@@ -12,6 +12,7 @@ from typing import Any
 from nbgrader.api import Grade as Cell
 from nbgrader.api import Gradebook, MissingEntry, Student, SubmittedAssignment
 from nbgrader.apps import NbGraderAPI
+from nbgrader.utils import parse_utc
 from sqlalchemy import update
 
 from autograder import feedback, late, manual, nbgrader_course
@@ -103,15 +104,15 @@ class Book:
             record: the record.
             same: this very record was entered before. Then points that people gave since need no second look.
         """
-        _lay_out(record)
         reviewed = self._reviewed(record) if same else set()
-        self._gradebook.db.rollback()
+        _lay_out(record, timed=self._takes_time(record))
         fault = nbgrader_course.run(self._api().autograde, self.chapter, record.identifier, create=True)
         if fault:
             return fault
         submission = self._submission(record.identifier)
         if submission is None:
             return "nbgrader entered nothing into the gradebook"
+        submission.timestamp = parse_utc(record.handed_in) if record.handed_in else None
         for cell in _cells(submission):
             if cell.name in reviewed:
                 cell.needs_manual_grade = False
@@ -126,6 +127,15 @@ class Book:
         text = json.dumps({"digest": record.digest, "entered": held})
         write_whole(mark_path(self.chapter, record.identifier), lambda path: path.write_text(text, encoding="utf-8"))
         return ""
+
+    def _takes_time(self, record: Record) -> bool:
+        """Make ready for nbgrader's run; says whether it can deal with the time of submission."""
+        submission = self._submission(record.identifier)
+        orphan = submission is not None and submission.extension is not None and submission.assignment.duedate is None
+        if submission is not None and orphan:
+            submission.timestamp = None  # nbgrader would add the extension to the due date that there is not
+        self._gradebook.db.commit()
+        return not orphan
 
     def _held(self, record: Record) -> dict[str, Any]:
         """What the gradebook and its folder hold of a submission, but for what people gave."""
@@ -204,11 +214,11 @@ def _harmless(name: str) -> str:
     return name.translate({ord("<"): "‹", ord(">"): "›", ord("&"): "＆"})
 
 
-def _lay_out(record: Record) -> None:
+def _lay_out(record: Record, *, timed: bool) -> None:
     """Put the rebuilt notebook, and nothing else that a student sent, where nbgrader will read it."""
     folder = root() / "grading" / "rebuilt" / record.identifier / record.chapter
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(executed_path(record.chapter, record.identifier), folder / f"{record.chapter}.ipynb")
-    if record.handed_in:
+    if timed and record.handed_in:
         (folder / "timestamp.txt").write_text(record.handed_in, encoding="ascii")

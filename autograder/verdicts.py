@@ -43,7 +43,8 @@ class Verdicts(NbGraderPreprocessor):  # type: ignore[misc]
             raise CourseError(f"There is no record of {student}. Run `course grade {chapter}`.")
         if record.refused:
             raise CourseError(record.refused)
-        _set_time(resources["nbgrader"]["db_url"], record)
+        if not self.from_record:
+            _set_time(resources["nbgrader"]["db_url"], record)
         _write_clock(copied, record)
         return harmless(nbformat.read(executed_path(chapter, student), as_version=4)), resources
 

@@ -2,6 +2,7 @@
 
 import errno
 import http.server
+import io
 import sys
 from functools import partial
 from importlib.metadata import entry_points
@@ -26,10 +27,15 @@ class _Course(click.Group):
         return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show must not end what we say
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except CourseError as error:
             _stop(str(error))
+        except BrokenPipeError:  # whoever reads what we say has read enough; click ends quietly
+            raise
         except OSError as error:
             place = error.filename or root()
             _stop(f"cannot use {place}: {error.strerror or error}. What was complete before is kept.")

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -11,6 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from course.chapters import CourseError, root
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from datasets import IterableDatasetDict
+
+    from course.recipes import Recipe
+    from course.training import Run
 
 
 @click.command()
@@ -123,7 +130,7 @@ def _command() -> str:
     return " ".join(kept)
 
 
-def _own(name: str, recipe: "Recipe", texts: tuple[Path, ...]) -> "IterableDatasetDict":  # type: ignore[name-defined]  # noqa: F821
+def _own(name: str, recipe: "Recipe", texts: tuple[Path, ...]) -> "IterableDatasetDict":
     from course.corpora import own
 
     if not recipe.from_text:
@@ -140,7 +147,7 @@ def _nothing(said: str) -> None:
 class _Saver:
     """Saves every minute and validates ten times a run."""
 
-    def __init__(self, run: "Run", place: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+    def __init__(self, run: "Run", place: Path) -> None:
         self.run, self.place, self.saved, self.tenth = run, place, time.monotonic(), int(run.share * 10)
 
     def tick(self, say: Callable[[str], None]) -> bool:

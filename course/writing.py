@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,10 +58,9 @@ def write(model: str, prompt: str, choices: Choices) -> list[str]:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise CourseError("--prompt has bytes that are no text in UTF-8.") from error
-    trained = _load(model)
+    trained, writer = _load(model)
     end = token_id(trained.tokenizer, END)
     ids = torch.tensor([end, *trained.tokenizer.encode(prompt).ids])
-    writer = cast(CausalLanguageModel, trained.model)
     _check_model(writer, ids, choices, model)
     rows = _beams(writer, ids, choices, end) if choices.beams else _drawn(writer, ids, choices, end)
     return [_text(trained, row, end) for row in rows.tolist()]
@@ -74,7 +72,7 @@ def models() -> list[str]:
     return [card.parent.name for card in cards if '"gpt.CausalLanguageModel"' in card.read_text("utf-8")]
 
 
-def _load(name: str) -> Checkpoint:
+def _load(name: str) -> tuple[Checkpoint, CausalLanguageModel]:
     if name not in models() and not Path(name).is_dir():
         known = ", ".join(models()) or "none"
         raise CourseError(
@@ -87,7 +85,7 @@ def _load(name: str) -> Checkpoint:
             f"The model in {name} is a {trained.card['architecture']}. Only a gpt.CausalLanguageModel can go on with a "
             f"text: {', '.join(models())}."
         )
-    return trained
+    return trained, trained.model
 
 
 def _check(choices: Choices) -> None:

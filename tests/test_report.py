@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 
 from autograder import report, report_files
 from autograder.checks import find, of_chapter
+from autograder.judge import Part
 from autograder.manual import Manual, ManualGrade
 from autograder.record import Flag, Record, place
 from autograder.report import ClassReport, gather
@@ -188,7 +189,7 @@ class TestPage:
         assert not {line for check in of_chapter(CHAPTER) for line in body_of(check.reference)} & lines
 
 
-def find_parts() -> list[report.Part]:
+def find_parts() -> list[Part]:
     return [replace(part, status="no") for part in record_of("ann").answers[SOFTMAX].result.parts]
 
 

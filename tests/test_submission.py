@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbgrader.utils import parse_utc
 
 from autograder.cells import MAX_VALUES, NotANotebookError, read_cells
 from autograder.normalise import Submission, read
-from autograder.submission import MAX_BYTES
+from autograder.submission import MAX_BYTES, written
 from course.students import made_of
 from tests.handed_in import CHAPTER, code
 
@@ -239,6 +240,36 @@ class TestClock:
         put(folder, "timestamp.txt", text.encode("latin-1"))
         got = read(folder, CHAPTER)
         assert (got.refused, kinds(got), got.handed_in) == ("", ["clock"], None)
+
+    @pytest.mark.parametrize(
+        ("text", "hour"),
+        [("2024-07-01 12:00:00 UTC", 12), ("2024-07-01 12:00:00 +0200", 10), ("2024-07-01 12:00:00-04:00", 16),
+         ("2024-07-01T12:00:00Z", 12), ("2024-07-01 12:00:00 America/New_York", 16), ("2024-07-01 12:00:00 CET", 10)],
+    )  # fmt: skip
+    def test_a_zone_is_taken_at_its_word(self, folder: Path, text: str, hour: int) -> None:
+        """nbgrader reads +0200 as 200 seconds."""
+        put(folder, RIGHT)
+        put(folder, "timestamp.txt", text.encode())
+        got = read(folder, CHAPTER)
+        assert got.flags == [] and got.handed_in == datetime(2024, 7, 1, hour)
+
+    @pytest.mark.parametrize(
+        "text", ["2024-07-01 12:00:00 EDT", "2024-07-01 12:00:00 CEST", "2024-07-01 12:00:00 PM", "2024-07-01 12:00 X",
+                 "2024-07-01", "12:00", "July", "2024-07-01 12:00:00 7200", "2024-07-01 12:00:00+02:00 UTC"],
+    )  # fmt: skip
+    def test_what_could_mean_two_times_is_flagged_and_not_guessed(self, folder: Path, text: str) -> None:
+        put(folder, RIGHT)
+        put(folder, "timestamp.txt", text.encode())
+        got = read(folder, CHAPTER)
+        assert (kinds(got), got.handed_in) == (["clock"], None)
+        assert "No time of submission was recorded" in got.flags[0].message
+
+    def test_nbgrader_reads_back_what_was_decided(self, folder: Path) -> None:
+        put(folder, RIGHT)
+        put(folder, "timestamp.txt", b"2024-03-01 12:00:00.000001 America/New_York")
+        got = read(folder, CHAPTER)
+        assert parse_utc(written(got.handed_in)) == got.handed_in == datetime(2024, 3, 1, 17, 0, 0, 1)
+        assert written(None) == ""
 
     def test_older_than_the_release(self, folder: Path) -> None:
         put(folder, RIGHT)
