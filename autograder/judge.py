@@ -163,13 +163,12 @@ def _forbidden_use(check: Check, trials: list[Trial], sources: Sequence[str]) ->
     for trial in trials:
         used = trial.reply.get("used")
         seen |= used if isinstance(used, dict) else {}
-    refused = [name for name in seen if name not in check.builds_on]
+    uses = [(name, str(line)) for name, line in seen.items() if name not in check.builds_on]
+    uses += [(use.name, use.text) for use in in_source(sources, check.symbol, check.builds_on, given_to(check))]
     # What is known as the answer comes first: it is named in the chapter.
-    for name in sorted(refused, key=lambda name: name not in check.forbidden):
-        return name[:MAX_MESSAGE], str(seen[name])[:MAX_MESSAGE]
-    found = in_source(sources, check.symbol, check.builds_on, given_to(check))
-    found.sort(key=lambda use: use.name not in check.forbidden)
-    return (found[0].name[:MAX_MESSAGE], found[0].text[:MAX_MESSAGE]) if found else None
+    order = {name: place for place, name in enumerate(check.forbidden)}
+    first = min(uses, key=lambda use: order.get(use[0], len(order)), default=None)
+    return (first[0][:MAX_MESSAGE], first[1][:MAX_MESSAGE]) if first else None
 
 
 def _require_a_result(check: Check, result: Result) -> None:

@@ -45,7 +45,8 @@ FROM_PACKAGES: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         (
             "transformers", "CALL",
             ("class SwiGLU(nn.Module):\n    def forward(self, x):\n"
-             "        from transformers.models.llama.modeling_llama import LlamaMLP\n        return LlamaMLP(self)(x)",),
+             "        from transformers.models.llama.modeling_llama import LlamaMLP\n"
+             "        return LlamaMLP(self)(x)",),
         ),
     ],
     "transformer.shift_right": [
@@ -200,8 +201,8 @@ FROM_PACKAGES: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     ],
     "generation.KVCache": [
         ("transformers", "CALL", (
-            "class KVCache:\n    def __init__(self, num_kv_heads=None):\n        from transformers import DynamicCache\n"
-            "        self.inner = DynamicCache()",
+            "class KVCache:\n    def __init__(self, num_kv_heads=None):\n"
+            "        from transformers import DynamicCache\n        self.inner = DynamicCache()",
         )),
     ],
     "generation.sample": [
@@ -230,3 +231,8 @@ FROM_PACKAGES: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     ],
 }  # fmt: skip
 """As `library_calls.CALLS`."""
+
+OTHER_PACKAGES = frozenset(package for calls in FROM_PACKAGES.values() for package, _, _ in calls) | {
+    "solutions.block._FusedFeedForward"
+}
+"""What the source alone shows: other packages, and helpers of the course's."""

@@ -427,9 +427,9 @@ def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, facts:
     defaults = [(placed[first + i], first + i, default) for i, default in enumerate(arguments.defaults)]
     named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     for argument, place, default in [*defaults, *((argument, 98, default) for argument, default in named)]:
-        is_constant = isinstance(default, ast.Constant) and isinstance(default.value, bool)
-        if is_constant and facts.never_given(name, argument, place):
-            found[argument.arg] = bool(default.value)  # type: ignore[attr-defined]
+        value = default.value if isinstance(default, ast.Constant) else None
+        if isinstance(value, bool) and facts.never_given(name, argument, place):
+            found[argument.arg] = value
     return found
 
 

@@ -125,7 +125,8 @@ and what it calls is looked at in its turn."""
 _SHORT = (
     ("torch.nn.functional.", "F."), ("torch._C._nn.", "F."), ("torch.nn.modules.", "nn."), ("torch.nn.", "nn."),
     ("torch._C._special.special_", "torch.special."), ("torch._C._linalg.linalg_", "torch.linalg."),
-    ("torch._tensor.", ""), ("torch._C.TensorBase.", "Tensor."), ("torch.functional.", "torch."), ("torch.masked._ops.", "torch.masked."),
+    ("torch._tensor.", ""), ("torch._C.TensorBase.", "Tensor."), ("torch.functional.", "torch."),
+    ("torch.masked._ops.", "torch.masked."),
     ("torch._VariableFunctionsClass.", "torch."), ("torch._C._VariableFunctions.", "torch."),
     ("torch.autograd.grad_mode.", "torch."), ("torch._C.", "torch._C."),
 )  # fmt: skip

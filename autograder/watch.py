@@ -176,8 +176,5 @@ def _found_kind(code: CodeType) -> "_Kind | str":
     if package != "torch":
         return "machinery" if package in PACKAGES else package
     # What a tensor's methods that are written in Python do is seen as the call of the method itself.
-    return (
-        "machinery"
-        if is_machinery(module) or module == "torch._tensor"
-        else refused_definition(module, code.co_qualname) or "primitive"
-    )
+    looked_through = is_machinery(module) or module == "torch._tensor" or code.co_name == "_no_grad_wrapper"
+    return "machinery" if looked_through else refused_definition(module, code.co_qualname) or "primitive"
