@@ -37,7 +37,7 @@ TABLE = {
             "nn.Softmin", "nn.functional.gumbel_softmax", "masked.softmax", "sparse.softmax",
         ),
         ("softmax",),
-        ("softmax", "_softmax", "_safe_softmax", "special_softmax"),
+        ("softmax", "_softmax", "_safe_softmax", "special_softmax", "_masked_softmax", "_sparse_softmax"),
     ),
     "torch.log_softmax": Entry(
         (
@@ -45,7 +45,7 @@ TABLE = {
             "sparse.log_softmax",
         ),
         ("log_softmax",),
-        ("log_softmax", "_log_softmax", "special_log_softmax"),
+        ("log_softmax", "_log_softmax", "special_log_softmax", "_sparse_log_softmax"),
     ),
     "F.scaled_dot_product_attention": Entry(
         ("nn.functional.scaled_dot_product_attention", "nn.attention.flex_attention.flex_attention"),

@@ -53,10 +53,12 @@ class Reading:
     Args:
         uses: what may not be used.
         unclear: names of methods that are the student's own as well as a tensor's.
+        reached: the definitions and values that it can reach, itself included.
     """
 
     uses: list[Use] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
+    reached: list[ast.AST] = field(default_factory=list)
 
 
 def in_source(
@@ -139,6 +141,7 @@ class _Reader:
             if not isinstance(definition, _Definition) or id(definition) in seen:
                 continue
             seen.add(id(definition))
+            reading.reached.append(definition.node)
             visit = _Visit(self, definition.source)
             visit.look_into(definition, self.names if definition.names is None else definition.names)
             reading.uses += visit.found
