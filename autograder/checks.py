@@ -98,9 +98,11 @@ class Check:
     claims: ClassVar[tuple[str, ...]] = ()
     """Parts for which the kernel's word is all there is, such as that an error was raised."""
     forbidden: ClassVar[tuple[str, ...]] = ()
-    """What stands for the answer, so that using it costs all points: names in `autograder.forbidden.TABLE`."""
+    """What stands for the answer: names in `autograder.forbidden.TABLE`, the one that the chapter names first."""
+    builds_on: ClassVar[tuple[str, ...]] = ()
+    """What the exercise allows beside the primitives (`autograder.vocabulary`), by the names that are refused else."""
     instead: ClassVar[str] = ""
-    """What to say to a student who used it: what to build the answer from."""
+    """What to build the answer from. Where it is not empty, using anything else costs all points."""
     equivalent: ClassVar[dict[str, str]] = {}
     """Mutants of the reference that no test can tell from it: label -> reason."""
 
@@ -176,6 +178,7 @@ def exercise(
     sections: dict[str, str] | None = None,
     claims: tuple[str, ...] = (),
     forbidden: tuple[str, ...] = (),
+    builds_on: tuple[str, ...] = (),
     instead: str = "",
 ) -> Callable[[type[Check]], type[Check]]:
     """Enter a Check under its exercise's name.
@@ -188,20 +191,22 @@ def exercise(
         read: the section that explains it, `chapter#label`.
         sections: part -> label of the section that explains that part, where it is another.
         claims: parts that show nothing of a result, so that they count only together with another part.
-        forbidden: what stands for the answer, as names in `autograder.forbidden.TABLE`; using it costs all points.
-        instead: what a student who used it should build the answer from; a sentence.
+        forbidden: what stands for the answer, as names in `autograder.forbidden.TABLE`.
+        builds_on: what is allowed beside the primitives of `autograder.vocabulary`.
+        instead: what to build the answer from; a sentence. With it the exercise must be built from the primitives and
+            `builds_on`: whatever else is used costs all points.
 
     Raises:
-        ValueError: a forbidden name is not in the table, or nothing says what to use instead.
+        ValueError: a forbidden name is not in the table or is allowed as well, or nothing says what to use instead.
     """
-    unknown = [use for use in forbidden if use not in TABLE]
-    if unknown or bool(forbidden) != bool(instead):
+    unknown = [use for use in forbidden if use not in TABLE or use in builds_on]
+    if unknown or (bool(forbidden or builds_on) and not instead):
         raise ValueError(f"{name}: forbidden {unknown or forbidden} needs an entry in the table and `instead`")
 
     def enter(check: type[Check]) -> type[Check]:
         check.name, check.parts, check.read, check.sections = name, parts, read, sections or {}
         check.difficulty, check.minutes = difficulty, minutes
-        check.claims, check.forbidden, check.instead = claims, forbidden, instead
+        check.claims, check.forbidden, check.builds_on, check.instead = claims, forbidden, builds_on, instead
         check.misconceptions, check.variants = [], []
         _register.checks[name] = check()
         return check

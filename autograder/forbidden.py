@@ -1,40 +1,18 @@
-"""What stands for the answer where an exercise says "build it yourself", and how its use is seen while the code runs.
+"""What stands for the answer where an exercise says "build it yourself": families of things that are one and the same.
 
-The rule: a use costs the exercise's points if the student's definition makes it. It is looked for twice.
-
-- At run time, while the probe calls the code (`watching`): calls of the functions, methods and modules of TABLE, and of
-  the operators below them. A call belongs to the nearest frame on the stack that is not a library's. Where that frame
-  is the course's own (a helper from `solutions`, the probe's own gradients), the call is not the student's.
-- In the source (`autograder.source`): a mention that the definition can reach, in its body or in a helper that it uses.
-
-So a comparison beside the definition costs nothing, nor does a word in a comment, a string or dead code, nor a function
-of the student's own with the same name. A comparison inside the body runs with it, and counts.
-
-What neither sees: a name put together from pieces and called in a thread of its own, or compiled where it leaves no
-operator of its own (a norm by `torch.jit.script`). And what runs beside the student's code can be deceived by it, which
-takes more doing than the exercise; the source is read where no student's code runs.
+The rule is the other way round: `autograder.vocabulary` names what is allowed. A family says under which name the
+student hears of what was refused, and what the second look takes out of PyTorch (`autograder.take_out`).
 
 This module is sent where the student's code runs: it imports torch and the standard library, and holds no answer.
 """
 
-import contextlib
-import inspect
-import linecache
+import importlib
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-
-from autograder.origins import LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -59,7 +37,7 @@ TABLE = {
             "nn.Softmin", "nn.functional.gumbel_softmax", "masked.softmax", "sparse.softmax",
         ),
         ("softmax",),
-        ("softmax", "_softmax", "_safe_softmax", "special_softmax"),
+        ("softmax", "_softmax", "_safe_softmax", "special_softmax", "_masked_softmax", "_sparse_softmax"),
     ),
     "torch.log_softmax": Entry(
         (
@@ -67,7 +45,7 @@ TABLE = {
             "sparse.log_softmax",
         ),
         ("log_softmax",),
-        ("log_softmax", "_log_softmax", "special_log_softmax"),
+        ("log_softmax", "_log_softmax", "special_log_softmax", "_sparse_log_softmax"),
     ),
     "F.scaled_dot_product_attention": Entry(
         ("nn.functional.scaled_dot_product_attention", "nn.attention.flex_attention.flex_attention"),
@@ -100,16 +78,46 @@ TABLE = {
         ("nll_loss", "nll_loss_nd", "nll_loss_forward", "nll_loss2d", "nll_loss2d_forward"),
     ),
     "torch.optim.AdamW": Entry(
-        ("optim.AdamW", "optim.Adam", "optim.NAdam", "optim.RAdam", "optim.adamw.adamw", "optim.adam.adam"),
+        (
+            "optim.AdamW", "optim.Adam", "optim.NAdam", "optim.RAdam", "optim.Adamax", "optim.SparseAdam",
+            "optim._functional.adam", "optim._functional.sparse_adam",
+            *(f"optim.{module}.{prefix}{module}" for module in ("adam", "nadam", "radam", "adamax")
+              for prefix in ("", "_single_tensor_", "_multi_tensor_")),
+            "optim.adam._fused_adam", "optim.adamw.adamw", "optim._adafactor.Adafactor",
+        ),
         (),
-        ("_fused_adamw_", "_fused_adam_"),
+        ("_fused_adamw_", "_fused_adam_", "_fused_adamw", "_fused_adam"),
     ),
     "nn.utils.clip_grad_norm_": Entry(
         (
             "nn.utils.clip_grad_norm_", "nn.utils.clip_grad_norm", "nn.utils.clip_grads_with_norm_",
-            "nn.utils.get_total_norm",
+            "nn.utils.get_total_norm", "nn.utils.clip_grad._clip_grads_with_norm_",
+            "nn.utils.clip_grad._get_total_norm",
         )
     ),
+    "F.group_norm": Entry(
+        ("nn.functional.group_norm", "nn.GroupNorm"), (), ("group_norm", "native_group_norm"),
+    ),
+    "F.batch_norm": Entry(
+        (
+            "nn.functional.batch_norm", "nn.BatchNorm1d", "nn.BatchNorm2d", "nn.BatchNorm3d", "nn.SyncBatchNorm",
+            "nn.LazyBatchNorm1d",
+        ),
+        (),
+        ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+         "_batch_norm_impl_index", "_batch_norm_with_update", "_batch_norm_no_update", "cudnn_batch_norm"),
+    ),
+    "F.instance_norm": Entry(
+        ("nn.functional.instance_norm", "nn.InstanceNorm1d", "nn.InstanceNorm2d", "nn.InstanceNorm3d"),
+        (),
+        ("instance_norm",),
+    ),
+    "F.silu": Entry(("nn.functional.silu", "nn.SiLU"), (), ("silu", "silu_")),
+    "F.normalize": Entry(("nn.functional.normalize",)),
+    "F.cosine_similarity": Entry(
+        ("nn.functional.cosine_similarity", "nn.CosineSimilarity"), (), ("cosine_similarity",)
+    ),
+    "torch.distributions": Entry(("distributions.Normal", "distributions.Categorical")),
     "nn.TransformerEncoderLayer": Entry(("nn.TransformerEncoderLayer",), (), ("_transformer_encoder_layer_fwd",)),
     "nn.TransformerDecoderLayer": Entry(("nn.TransformerDecoderLayer",)),
     "nn.TransformerEncoder": Entry(("nn.TransformerEncoder",)),
@@ -118,153 +126,70 @@ TABLE = {
 }  # fmt: skip
 """The name that a student knows -> everything that is the same thing."""
 
-_COURSE = Path(__file__).resolve().parents[1]
-_HELPERS = tuple(str(_COURSE / name) for name in ("solutions/", "autograder/probe.py", "autograder/exercises/"))
-_THIS = __file__
-_LIBRARIES = LIBRARIES
+SOFTMAXES = ("torch.softmax", "torch.log_softmax")
+"""What may be used once softmax has been written."""
+
+PARTS = (*SOFTMAXES, "F.scaled_dot_product_attention", "nn.LayerNorm", "nn.RMSNorm", "F.gelu", "F.silu")
+"""What may be used once the parts of a block have been written."""
 
 
-def named(path: str) -> str:
-    """The name in TABLE of what stands at a dotted path, such as `torch.nn.GELU`; empty if it is none of them."""
-    try:
-        return _paths().get(path) or _things().get(_resolve(path), "")
-    except TypeError:  # it is something that cannot be a key
-        return ""
+def resolve(path: str, *, late: bool = False) -> Any:
+    """What stands at a dotted path that begins with `torch`, or None. Reads attributes, calls nothing.
 
+    A package may have deleted its module from itself (`torch.optim.adamw`), so modules are looked up by their names.
 
-def _resolve(path: str) -> Any:
-    """What stands at a dotted path that begins with `torch`, or None. Reads attributes, calls nothing."""
-    first, *rest = path.split(".")
-    found: Any = torch if first == "torch" else None
-    for name in rest[:8]:
+    Args:
+        path: such as `torch.nn.GELU`.
+        late: load modules that nobody has loaded yet.
+    """
+    names = path.split(".")[:9]
+    if names[0] != "torch":
+        return None
+    found: Any = torch
+    for place, name in enumerate(names[1:], start=2):
+        owner = found
         try:
-            found = getattr(found, name, None)
+            found = getattr(owner, name, None)
+            if found is None:
+                module = ".".join(names[:place])
+                found = sys.modules.get(module) or (importlib.import_module(module) if late else None)
         except Exception:  # a module that PyTorch loads late and that cannot be loaded here
             return None
     return found
 
 
+def paths_of(name: str) -> list[str]:
+    """The dotted paths, from `torch` on, of everything in a family that has one."""
+    entry = TABLE[name]
+    return [f"torch.{path}" for path in (*entry.paths, *(f"Tensor.{method}" for method in entry.methods))]
+
+
+def family_of_path(path: str) -> str:
+    """The family of what stands at a dotted path, by the path alone; empty if it has none."""
+    return _paths().get(path, "")
+
+
 @cache
 def _paths() -> dict[str, str]:
-    return {f"torch.{path}": name for name, entry in TABLE.items() for path in (*entry.paths, *entry.operators)}
+    found = {f"torch.{path}": name for name, entry in TABLE.items() for path in (*entry.paths, *entry.operators)}
+    for name, entry in TABLE.items():
+        for path in entry.paths:
+            found |= {path: name, path.replace("nn.functional.", "F."): name, f"torch.{path}": name}
+            found |= {f"Tensor.{method}": name for method in entry.methods}
+            thing = resolve(f"torch.{path}")
+            if isinstance(thing, type):
+                found[f"{thing.__module__}.{thing.__qualname__}"] = name
+    return found
 
 
 @cache
-def _things() -> dict[Any, str]:
+def families() -> dict[Any, str]:
+    """Everything that belongs to a family -> its name: functions, classes, methods, and operators below them."""
     things: dict[Any, str] = {}
     for name, entry in TABLE.items():
-        paths = [*entry.paths, *entry.operators, *(f"Tensor.{method}" for method in entry.methods)]
-        things |= dict.fromkeys(filter(None, (_resolve(f"torch.{path}") for path in paths)), name)
-        for packet in filter(None, (_resolve(f"torch.ops.aten.{operator}") for operator in entry.operators)):
+        paths = [*paths_of(name), *(f"torch.{operator}" for operator in entry.operators)]
+        things |= dict.fromkeys(filter(None, map(resolve, paths)), name)
+        for packet in filter(None, (resolve(f"torch.ops.aten.{operator}") for operator in entry.operators)):
             things[packet] = name
             things |= {getattr(packet, overload): name for overload in packet.overloads()}
     return things
-
-
-@cache
-def _codes() -> dict[CodeType, str]:
-    """The code of what is written in Python, and is seen on the stack when it calls an operator."""
-    codes: dict[CodeType, str] = {}
-    for name, entry in TABLE.items():
-        for thing in (_resolve(f"torch.{path}") for path in entry.paths):
-            if isinstance(thing, type) and issubclass(thing, torch.optim.Optimizer):
-                thing = thing.step
-            if inspect.isfunction(thing := inspect.unwrap(thing) if callable(thing) else None):
-                codes[thing.__code__] = name
-    return codes
-
-
-@contextlib.contextmanager
-def watching(seen: dict[str, str]) -> Iterator[None]:
-    """See what the code in the block calls of TABLE.
-
-    Args:
-        seen: filled while the block runs: name in TABLE -> the student's line that called it, empty if it has none.
-    """
-
-    def called(module: nn.Module, inputs: Any) -> None:
-        for kind in type(module).__mro__:
-            if kind in things:
-                _note(seen, things[kind])
-
-    things = _things()
-
-    hook = register_module_forward_pre_hook(called)
-    try:
-        # Functions are seen as they are called from Python; some of them no longer exist one level below. Operators
-        # are seen there wherever they come from: compiled code, a transformed function, a backward pass.
-        with _uncompiled(), _Functions(seen), _Operators(seen):
-            yield
-    finally:
-        hook.remove()
-
-
-def unwatched() -> contextlib.AbstractContextManager[Any]:
-    """Let the gradients of a result be taken without the watch on operators.
-
-    What the check asks for is not the student's use. And while it is watched, PyTorch takes some gradients by another
-    formula: where one number is NaN, others then are too, and a known mistake is not known again.
-    """
-    return _disable_current_modes()
-
-
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Let compiled functions run as they were written; the compiler is not loaded for it."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
-
-
-class _Functions(TorchFunctionMode):
-    def __init__(self, seen: dict[str, str]) -> None:
-        super().__init__()
-        self.seen, self.things = seen, _things()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self.things:
-            _note(self.seen, self.things[func])
-        return func(*args, **kwargs) if kwargs else func(*args)
-
-
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, seen: dict[str, str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen, self.things = seen, _things()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # it would load PyTorch's compiler at the first operator, which takes two seconds
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self.things:
-            _note(self.seen, self.things[func])
-        if (name := _on_the_stack()) and name not in self.seen:
-            _note(self.seen, name)
-        return func(*args, **kwargs) if kwargs else func(*args)
-
-
-def _on_the_stack() -> str:
-    """What is written in Python and has led to the operator that is called: the nearest library code on the stack."""
-    codes = _codes()
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith((_THIS, *_LIBRARIES)):
-        if frame.f_code in codes:
-            return codes[frame.f_code]
-        frame = frame.f_back
-    return ""
-
-
-def _note(seen: dict[str, str], name: str) -> None:
-    if not seen.get(name) and (line := _students_line()) is not None:
-        seen[name] = line
-
-
-def _students_line() -> str | None:
-    """The line that made the call that is under way: empty if it has no text, None if it is the course's."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_HELPERS):
-            return None
-        if file != _THIS and not file.startswith(_LIBRARIES):
-            return "" if file == "<probe>" else linecache.getline(file, frame.f_lineno).strip()
-        frame = frame.f_back
-    return None

@@ -13,7 +13,7 @@ from autograder.checks import Case, Check, Named, Rng
 from autograder.compare import Finding, close
 from autograder.probe import ENDING, MAX_MESSAGE, run_probe
 from autograder.replies import read_reply
-from autograder.source import in_source
+from autograder.source import given_to, in_source
 from autograder.wire import encode
 
 Run = Callable[[str, list[bytes]], Iterable[bytes]]
@@ -156,16 +156,19 @@ def _run_here(target: Any, watch: bool, source: str, cases: list[bytes]) -> list
 
 
 def _forbidden_use(check: Check, trials: list[Trial], sources: Sequence[str]) -> tuple[str, str] | None:
-    """What was used that stands for the answer, and the line that did; None if nothing was."""
+    """What was used beyond what the exercise allows, and the line that did; None if nothing was."""
+    if not check.instead:
+        return None
     seen: dict[str, str] = {}
     for trial in trials:
         used = trial.reply.get("used")
         seen |= used if isinstance(used, dict) else {}
-    for name in check.forbidden:
-        if name in seen:
-            return name, str(seen[name])[:MAX_MESSAGE]
-    found = in_source(sources, check.symbol, check.forbidden) if check.forbidden else []
-    return (found[0].name, found[0].text[:MAX_MESSAGE]) if found else None
+    uses = [(name, str(line)) for name, line in seen.items() if name not in check.builds_on]
+    uses += [(use.name, use.text) for use in in_source(sources, check.symbol, check.builds_on, given_to(check))]
+    # What is known as the answer comes first: it is named in the chapter.
+    order = {name: place for place, name in enumerate(check.forbidden)}
+    first = min(uses, key=lambda use: order.get(use[0], len(order)), default=None)
+    return (first[0][:MAX_MESSAGE], first[1][:MAX_MESSAGE]) if first else None
 
 
 def _require_a_result(check: Check, result: Result) -> None:
@@ -185,9 +188,12 @@ def _refuse(check: Check, use: tuple[str, str], result: Result) -> None:
         part.status = "no"
     result.diagnoses = [f"uses {name}"]
     where = f", at your line `{line}`" if line else ""
-    result.messages = [
-        f"Your `{check.symbol}` uses `{name}`, which is what this exercise asks you to write{where}. {check.instead}"
-    ]
+    why = (
+        "which is what this exercise asks you to write"
+        if name in check.forbidden
+        else "which this exercise does not allow"
+    )
+    result.messages = [f"Your `{check.symbol}` uses `{name}`, {why}{where}. {check.instead}"]
 
 
 def _prepare(check: Check, seed: int) -> list[Case]:

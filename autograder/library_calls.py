@@ -1,4 +1,4 @@
-"""The answer of each exercise that forbids a part of PyTorch, made of that part: what a check must refuse.
+"""The answer of each exercise that must be built from primitives, made of a library: what a check must refuse.
 
 Each is what a student would write in the exercise's cell: one template an exercise, with every way to spell the call.
 """
@@ -6,9 +6,11 @@ Each is what a student would write in the exercise's cell: one template an exerc
 import textwrap
 
 from autograder.checks import Check, Named, build
-from autograder.forbidden import TABLE
+from autograder.package_calls import FROM_PACKAGES
 
 _IMPORTS = """
+import importlib
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -93,6 +95,29 @@ def clip_gradients(parameters, max_norm):
 """
 
 
+_FUNCTIONAL_ADAM = """
+from torch.optim.MODULE import NAME
+class AdamW(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state[p]
+                    if not state:
+                        state["means"] = [torch.zeros_like(p), torch.zeros_like(p), torch.tensor(0.0)]
+                    lists = [p], [p.grad], *([one] for one in state["means"][:2]), [], [state["means"][2]]
+                    settings = {
+                        "beta1": group["betas"][0], "beta2": group["betas"][1], "lr": group["lr"],
+                        "weight_decay": group["weight_decay"], "eps": group["eps"], "maximize": False,
+                    }
+                    CALL
+"""
+
+
 def _model(name: str) -> str:
     return f"""
 class {name}(nn.Module):
@@ -139,6 +164,27 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "torch.ops.aten.log_softmax(x, dim).exp()",
             ),
         ),
+        ("torch._refs.softmax", _SOFTMAX, ("torch._refs.softmax(x, dim)",)),
+        ("torch._refs.special.softmax", _SOFTMAX, ("torch._refs.special.softmax(x, dim)",)),
+        (
+            "torch._decomp.decompositions._softmax", _SOFTMAX,
+            ("torch._decomp.decompositions._softmax(x, dim, False)",),
+        ),
+        ("torch.softmax", "CALL", (
+            "def softmax(x, dim=-1):\n    return torch.jit.script(F.softmax)(x, dim)",
+            "softmax = torch.compile(F.softmax, backend='eager')",
+            "class _Box:\n    run = staticmethod(torch.softmax)\ndef softmax(x, dim=-1):\n    return _Box.run(x, dim)",
+            "_table = {'soft': torch.softmax}\ndef softmax(x, dim=-1):\n    return _table['soft'](x, dim)",
+            "def softmax(x, dim=-1, library=True):\n"
+            "    return F.softmax(x, dim) if library else x.exp() / x.exp().sum(dim, keepdim=True)",
+        )),
+        ("torch.distributions", _SOFTMAX, (
+            "torch.distributions.Categorical(logits=x.movedim(dim, -1)).probs.movedim(-1, dim)",
+        )),
+        ("scipy", _SOFTMAX, (
+            "torch.from_numpy(__import__('scipy.special').special.softmax(x.detach().numpy(), dim))",
+            "torch.from_numpy(importlib.import_module('scipy.special').softmax(x.detach().numpy(), dim))",
+        )),
     ],
     "attention.scaled_dot_product_attention": [
         (
@@ -150,6 +196,7 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "torch._C._nn.scaled_dot_product_attention(query, key, value, attn_mask=allowed)",
                 "getattr(F, 'scaled_dot_product_attention')(query, key, value, allowed)",
                 "torch._scaled_dot_product_attention_math(query, key, value, allowed)[0]",
+                "torch.nn.attention.flex_attention.flex_attention(query[None], key[None], value[None])[0]",
             ),
         ),
         (
@@ -179,6 +226,29 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
             ),
         ),
         ("nn.LayerNorm", "CALL", ("class LayerNorm(nn.LayerNorm):\n    pass", "LayerNorm = nn.LayerNorm")),
+        ("F.group_norm", _LAYER_NORM, (
+            "F.group_norm(x.reshape(-1, *self.shape), 1, self.weight, self.bias, self.eps).view_as(x)",
+            "torch.group_norm(x.reshape(-1, *self.shape), 1, self.weight, self.bias, self.eps).view_as(x)",
+            "nn.GroupNorm(1, *self.shape, self.eps, dtype=x.dtype)(x.reshape(-1, *self.shape)).view_as(x) "
+            "* self.weight + self.bias",
+            "torch.ops.aten.native_group_norm(x.reshape(-1, *self.shape), self.weight, self.bias, "
+            "x.numel() // x.size(-1), x.size(-1), 1, 1, self.eps)[0].view_as(x)",
+        )),
+        ("F.batch_norm", _LAYER_NORM, (
+            "F.batch_norm(x.reshape(-1, *self.shape).T, None, None, training=True, eps=self.eps).T.reshape(x.shape) "
+            "* self.weight + self.bias",
+            "torch.native_batch_norm(x.reshape(-1, *self.shape).T, None, None, None, None, True, 0.0, self.eps)[0]"
+            ".T.reshape(x.shape) * self.weight + self.bias",
+        )),
+        ("F.instance_norm", _LAYER_NORM, (
+            "F.instance_norm(x.reshape(1, -1, *self.shape), eps=self.eps).view_as(x) * self.weight + self.bias",
+        )),
+        ("torch._refs.nn.functional.layer_norm", _LAYER_NORM, (
+            "torch._refs.nn.functional.layer_norm(x, self.shape, self.weight, self.bias, self.eps)",
+        )),
+        ("torch._refs.native_layer_norm", _LAYER_NORM, (
+            "torch._refs.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)[0]",
+        )),
     ],
     "layers.RMSNorm": [
         (
@@ -200,6 +270,13 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "    def __init__(self, d_model, eps=1e-5):\n        super().__init__(d_model, eps=eps)",
             ),
         ),
+        ("F.normalize", _RMS_NORM, ("F.normalize(x, dim=-1) * x.size(-1) ** 0.5 * self.weight",)),
+        ("transformers", "CALL", (
+            "class RMSNorm(nn.Module):\n    def __init__(self, d_model, eps=1e-5):\n        super().__init__()\n"
+            "        from transformers.models.llama.modeling_llama import LlamaRMSNorm\n"
+            "        self.inner = LlamaRMSNorm(d_model, eps)\n        self.weight = self.inner.weight\n"
+            "    def forward(self, x):\n        return self.inner(x)",
+        )),
     ],
     "layers.gelu": [
         (
@@ -210,8 +287,21 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "torch._C._nn.gelu(x, approximate=approximate)",
                 "torch._C._nn.gelu_(x.clone(), approximate=approximate)",
                 "torch.ops.aten.gelu(x, approximate=approximate)", "getattr(F, 'gelu')(x, approximate=approximate)",
+                "torch.jit.script(F.gelu)(x, approximate=approximate)",
             ),
         ),
+        ("torch._refs.nn.functional.gelu", _GELU, ("torch._refs.nn.functional.gelu(x, approximate)",)),
+        ("F.silu", _GELU, ("F.silu(1.702 * x) / 1.702", "nn.SiLU()(1.702 * x) / 1.702")),
+        ("transformers", "CALL", (
+            "def gelu(x, approximate='none'):\n    from transformers.activations import ACT2FN\n"
+            "    return ACT2FN[{'none': 'gelu', 'tanh': 'gelu_new'}[approximate]](x)",
+            "def gelu(x, approximate='none'):\n    import transformers.activations as a\n"
+            "    return a.GELUActivation()(x) if approximate == 'none' else a.NewGELUActivation()(x)",
+        )),
+        ("solutions.block._FusedFeedForward", "CALL", (
+            "def gelu(x, approximate='none'):\n    from solutions.block import _FusedFeedForward\n"
+            "    return _FusedFeedForward(x)",
+        )),
     ],
     "training.cross_entropy": [
         (
@@ -233,6 +323,15 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 f"torch.ops.aten.nll_loss(log_p, ids, None, 1, ignore_index) {_NLL}",
             ),
         ),
+        ("F.kl_div", _CROSS_ENTROPY, (
+            "F.kl_div(log_p, F.one_hot(ids, rows.size(-1)).to(rows.dtype), reduction='batchmean')",
+        )),
+        ("nn.AdaptiveLogSoftmaxWithLoss", _CROSS_ENTROPY, (
+            "nn.AdaptiveLogSoftmaxWithLoss(4, rows.size(-1), [2])(rows, ids).loss",
+        )),
+        ("transformers", _CROSS_ENTROPY, (
+            "__import__('transformers').trainer_pt_utils.LabelSmoother(label_smoothing)({'logits': rows}, ids)",
+        )),
     ],
     "training.AdamW": [
         (
@@ -244,8 +343,14 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "class AdamW(torch.optim.Adam):\n"
                 "    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):\n"
                 "        super().__init__(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True)",
+                _FUNCTIONAL_ADAM.replace("CALL", "adamw(*lists, foreach=False, fused=False, amsgrad=False, **settings)")
+                .replace("MODULE", "adamw").replace("NAME", "adamw"),
+                _FUNCTIONAL_ADAM.replace("CALL", "_single_tensor_adam(*lists, None, None, amsgrad=False, **settings, "
+                    "differentiable=False, capturable=False, has_complex=False, decoupled_weight_decay=True)")
+                .replace("MODULE", "adam").replace("NAME", "_single_tensor_adam"),
             ),
         ),
+        ("torch.optim.sgd.SGD", "CALL", ("class AdamW(torch.optim.SGD):\n    pass",)),
     ],
     "training.clip_gradients": [
         (
@@ -255,6 +360,8 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
                 "nn.utils.clip_grad_norm_(parameters, max_norm)",
                 "torch.nn.utils.clip_grad.clip_grad_norm_(parameters, max_norm)",
                 "getattr(nn.utils, 'clip_grad_norm_')(parameters, max_norm)",
+                "torch.jit.script(nn.utils.clip_grad_norm_)(list(parameters), max_norm)",
+                "nn.utils.get_total_norm([p.grad for p in parameters])",
             ),
         ),
     ],
@@ -290,6 +397,23 @@ CALLS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     ],
     "bert.MaskedLanguageModel": _encoders("MaskedLanguageModel"),
     "gpt.CausalLanguageModel": _encoders("CausalLanguageModel"),
+    "attention.causal_mask": [
+        (
+            "nn.Transformer",
+            "def causal_mask(length):\n    return CALL",
+            ("nn.Transformer.generate_square_subsequent_mask(length) == 0",),
+        ),
+    ],
+    "attention.SelfAttention": [
+        (
+            "nn.MultiheadAttention",
+            "class SelfAttention(nn.Module):\n    def __init__(self, d_model, d_head):\n        super().__init__()\n"
+            "        self.query, self.key, self.value = (nn.Linear(d_model, d_head, bias=False) for _ in range(3))\n"
+            "    def forward(self, x, mask=None):\n        return CALL",
+            ("nn.MultiheadAttention(self.query.out_features, 1)(self.query(x), self.key(x), self.value(x))[0]",),
+        ),
+    ],
+    **FROM_PACKAGES,
 }  # fmt: skip
 """Exercise -> what is used, a template, and the calls that stand in it."""
 
@@ -298,7 +422,6 @@ def library_calls(check: Check) -> list[Named]:
     """The exercise's answers that use what it forbids; the message is the diagnosis that each must get."""
     made = []
     for used, template, calls in CALLS.get(check.name, []):
-        assert used in TABLE
         for call in calls:
             source = _IMPORTS + textwrap.dedent(template).replace("CALL", call)
             made.append(Named(call, build(source, check.reference), source, f"uses {used}"))

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autograder.forbidden import unwatched, watching
 from autograder.origins import LIBRARIES, is_standard
+from autograder.watch import unwatched, watching
 from autograder.wire import WireError, decode, encode
 from solutions.config import TransformerConfig
 
@@ -78,7 +78,7 @@ def run_probe(
 
     Returns:
         One message a case: a dict with `value` or `error`, `changed` (names of inputs that were modified in place),
-        `printed` (number of lines) and `used` (what was called of `forbidden.TABLE`: name -> the line that did). Fewer
+        `printed` (number of lines) and `used` (what was called beyond the primitives: name -> the line that did). Fewer
         than there are cases where the first answer settles the others.
     """
     probe = compile_probe(source)

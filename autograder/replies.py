@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from autograder.forbidden import TABLE
+from autograder.watch import MOST
 from autograder.wire import WireError, decode
 
 _KINDS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -51,8 +51,10 @@ def _are_names(value: Any) -> bool:
 
 
 def _is_used(value: Any) -> bool:
-    """Whether it says what was called of `forbidden.TABLE`, and on which line."""
-    return type(value) is dict and all(name in TABLE and _is_field(line, (str,)) for name, line in value.items())
+    """Whether it says what was called beyond the primitives, and on which line."""
+    if type(value) is not dict or len(value) > MOST:
+        return False
+    return all(_is_field(name, (str,)) and _is_field(line, (str,)) for name, line in value.items())
 
 
 def _is_error(error: Any) -> bool:

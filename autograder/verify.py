@@ -15,6 +15,7 @@ from autograder.checks import Check, find
 from autograder.judge import Result, in_process, judge, passes
 from autograder.library_calls import library_calls
 from autograder.mutants import mutants
+from autograder.package_calls import OTHER_PACKAGES
 
 SEEDS = (1, 2, 3)
 """A check must accept what is right whatever its inputs: each correct solution is tried with several."""
@@ -184,7 +185,9 @@ def _library_calls(check: Check, report: Report) -> Iterator[None]:
         run, blind = in_process(call.target), in_process(call.target, watch=False)
         ways = {"graded": judge(check, run, graded=True, sources=[call.source])}
         if passes(check, blind):  # what computes the answer must be seen by each of the two looks alone
-            ways |= {"run time": judge(check, run), "source": judge(check, blind, sources=[call.source])}
+            ways["source"] = judge(check, blind, sources=[call.source])
+            if call.message.removeprefix("uses ") not in OTHER_PACKAGES:  # of these the run may see nothing
+                ways["run time"] = judge(check, run)
         for seen, result in ways.items():
             if result.points:
                 report.false_accepts.append(f"{check.name}: {call.name!r} earns {result.points} points ({seen})")

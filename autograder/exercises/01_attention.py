@@ -7,6 +7,7 @@ from torch import Tensor
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_gradients, same_shape
+from autograder.forbidden import SOFTMAXES
 from autograder.probe import gradients, load_weights
 from solutions import attention
 
@@ -122,6 +123,7 @@ slip(
     read="01_attention#attention-formula",
     sections={"scaled scores": "why-scale", "mask": "masks", "empty rows": "masks-empty-rows"},
     forbidden=("F.scaled_dot_product_attention", "nn.MultiheadAttention"),
+    builds_on=SOFTMAXES,
     instead="Build it from two matrix products, with a division, a mask and your `softmax` between them.",
 )
 class ScaledDotProductAttention(Check):
@@ -369,7 +371,15 @@ slip(
 )
 
 
-@exercise("attention.causal_mask", parts={"mask": 1}, difficulty=1, minutes=5, read="01_attention#causal-mask")
+@exercise(
+    "attention.causal_mask",
+    parts={"mask": 1},
+    difficulty=1,
+    minutes=5,
+    read="01_attention#causal-mask",
+    forbidden=("nn.Transformer",),
+    instead="Build it from ones and zeros, or from a comparison of two ranges.",
+)
 class CausalMask(Check):
     """Every entry for a few lengths, one position included."""
 
@@ -490,6 +500,9 @@ slip(
     difficulty=2,
     minutes=20,
     read="01_attention#self-attention-module",
+    forbidden=("nn.MultiheadAttention",),
+    builds_on=(*SOFTMAXES, "F.scaled_dot_product_attention"),
+    instead="Build it from three linear layers and `scaled_dot_product_attention`.",
 )
 class SelfAttention(Check):
     """The parameters by name, the output and its gradients with known weights, and causality by changing the future."""

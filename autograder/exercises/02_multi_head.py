@@ -7,6 +7,7 @@ from torch import Tensor
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_gradients, same_shape
+from autograder.forbidden import SOFTMAXES
 from autograder.probe import gradients, load_weights
 from solutions import attention
 
@@ -281,6 +282,7 @@ def given_attend(query, key, value, mask=None):
         "masks": "masks-of-heads",
     },
     forbidden=("nn.MultiheadAttention",),
+    builds_on=(*SOFTMAXES, "F.scaled_dot_product_attention"),
     instead="Build it from four linear layers, `split_heads`, `repeat_heads`, `attend` and `merge_heads`.",
 )  # fmt: skip
 class MultiHeadAttention(Check):

@@ -23,6 +23,7 @@ def _value_error(got, asked):
     difficulty=1,
     minutes=15,
     read="03_positions#sinusoidal",
+    instead="Build it from sines and cosines of products.",
 )
 class SinusoidalPositions(Check):
     """One pair of columns, several pairs, and widths that cannot be split into pairs."""
@@ -365,6 +366,7 @@ slip(
     difficulty=2,
     minutes=25,
     read="03_positions#rope",
+    instead="Build it from sines and cosines, products and sums.",
 )
 class ApplyRope(Check):
     """The rotation and its gradient, the property it was made for, positions of every shape, and odd widths."""
@@ -616,6 +618,7 @@ slip(
     difficulty=2,
     minutes=15,
     read="03_positions#alibi",
+    instead="Build it from powers of two and a difference of positions.",
 )
 class AlibiBias(Check):
     """The slope of each head, the distance of each query and key, and queries that stand at the end of the keys."""

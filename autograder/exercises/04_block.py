@@ -6,6 +6,7 @@ import torch
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_gradients, same_shape
+from autograder.forbidden import PARTS
 from autograder.probe import gradients, load_weights, make_config
 from solutions import block, layers
 from solutions.config import TransformerConfig
@@ -98,7 +99,7 @@ class _NormCheck(Check):
     minutes=15,
     read="04_block#layer-norm",
     sections={"eps": "eps"},
-    forbidden=("nn.LayerNorm",),
+    forbidden=("nn.LayerNorm", "F.group_norm", "F.batch_norm", "F.instance_norm"),
     instead="Build it from a mean, the mean of squares and a root.",
 )
 class LayerNorm(_NormCheck):
@@ -350,6 +351,7 @@ slip(
     minutes=10,
     read="04_block#gelu",
     forbidden=("F.gelu",),
+    builds_on=("torch.distributions",),
     instead="Build it from `torch.erf` and `torch.tanh`, as the two formulas do.",
 )
 class Gelu(Check):
@@ -563,6 +565,8 @@ _ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
     minutes=15,
     read="04_block#feed-forward",
     sections={"gelu": "gelu", "dropout": "dropout"},
+    builds_on=("F.gelu", "F.silu"),
+    instead="Build it from two linear layers, an activation function and dropout.",
 )
 class FeedForward(_FeedForwardCheck):
     """Every activation, with and without bias, dropout in training, and an activation that there is not."""
@@ -732,6 +736,8 @@ slip(
     minutes=10,
     read="04_block#swiglu",
     sections={"dropout": "dropout"},
+    builds_on=("F.silu",),
+    instead="Build it from three linear layers, `silu` and dropout.",
 )
 class SwiGLU(_FeedForwardCheck):
     """Which layer is the gate, and dropout in training."""
@@ -868,6 +874,7 @@ slip(
     read="04_block#transformer-block",
     sections={"dropout": "dropout", "post-norm": "pre-and-post-norm", "pre-norm": "pre-and-post-norm"},
     forbidden=("nn.TransformerEncoderLayer", "nn.TransformerDecoderLayer"),
+    builds_on=PARTS,
     instead="Build it from `make_attention`, `make_feed_forward` and `make_norm`.",
 )
 class TransformerBlock(Check):

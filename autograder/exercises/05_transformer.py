@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_gradients, same_shape
+from autograder.forbidden import PARTS, SOFTMAXES
 from autograder.models import random_weights, with_weights
 from autograder.probe import gradients, load_weights, make_config
 from solutions import transformer
@@ -97,6 +98,7 @@ def _super_slip(check):
     read="05_transformer#encoder",
     sections={"last norm": "last-norm"},
     forbidden=("nn.TransformerEncoder", "nn.TransformerEncoderLayer", "nn.Transformer"),
+    builds_on=PARTS,
     instead="Build it from an `Embedding`, your `TransformerBlock` and `make_norm`.",
 )
 class Encoder(Check):
@@ -167,6 +169,7 @@ _stack_slips(Encoder, "block(x, mask)", "config")
     read="05_transformer#decoder",
     sections={"last norm": "last-norm"},
     forbidden=("nn.TransformerDecoder", "nn.TransformerDecoderLayer", "nn.Transformer"),
+    builds_on=PARTS,
     instead="Build it from an `Embedding`, your `TransformerBlock` and `make_norm`.",
 )
 class Decoder(Check):
@@ -296,6 +299,7 @@ TABLES = ["encoder.embedding.tokens.weight", "decoder.embedding.tokens.weight", 
     read="05_transformer#encoder-decoder",
     sections={"padding": "source-padding", "tables": "tying"},
     forbidden=("nn.Transformer", "nn.TransformerEncoder", "nn.TransformerDecoder"),
+    builds_on=PARTS,
     instead="Build it from your `Encoder`, your `Decoder` and a linear layer.",
 )
 class EncoderDecoder(Check):
@@ -479,7 +483,14 @@ slip(
 _super_slip(EncoderDecoder)
 
 
-@exercise("transformer.shift_right", parts={"values": 1}, difficulty=1, minutes=5, read="05_transformer#shift-right")
+@exercise(
+    "transformer.shift_right",
+    parts={"values": 1},
+    difficulty=1,
+    minutes=5,
+    read="05_transformer#shift-right",
+    instead="Build it from slices and a column of `start_id`.",
+)
 class ShiftRight(Check):
     """Targets of several lengths, another integer type, and a start id that is not 0."""
 
@@ -552,6 +563,8 @@ slip(
     difficulty=3,
     minutes=25,
     read="05_transformer#greedy-translate",
+    builds_on=SOFTMAXES,
+    instead="Build it from the model's `encode` and `decode`, and an argmax in a loop.",
 )
 class GreedyTranslate(Check):
     """A model that is a table: it looks at the source, the place, and every token written so far."""

@@ -29,7 +29,12 @@ def _words(rng, letters, count, longest):
 
 
 @exercise(
-    "tokenization.count_pairs", parts={"counts": 1}, difficulty=1, minutes=5, read="06_tokenization#pairs-and-merges"
+    "tokenization.count_pairs",
+    parts={"counts": 1},
+    difficulty=1,
+    minutes=5,
+    read="06_tokenization#pairs-and-merges",
+    instead="Build it from a loop over neighbours and a dict.",
 )
 class CountPairs(Check):
     """Pairs that repeat, that overlap, that do not occur at all."""
@@ -98,6 +103,7 @@ slip(
     difficulty=1,
     minutes=10,
     read="06_tokenization#pairs-and-merges",
+    instead="Build it from a loop that compares each place with the pair.",
 )
 class MergePair(Check):
     """Pairs at the start, in the middle, at the end, not at all; runs in which occurrences overlap."""
@@ -187,6 +193,7 @@ slip(MergePair, "returns nothing", "Nothing is returned.", {"    return merged":
     difficulty=1,
     minutes=5,
     read="06_tokenization#ties",
+    instead="Build it from a loop, or from `max` with a key.",
 )
 class MostCommonPair(Check):
     """One clear winner; several, which only their bytes tell apart, among them tokens of several bytes."""
@@ -297,6 +304,7 @@ slip(
     minutes=40,
     read="06_tokenization#train-bpe",
     sections={"pre-tokens": "pre-tokens", "special tokens": "special-tokens", "cost": "count-again"},
+    instead="Build it from `pre_tokenize`, `count_pairs`, `most_common_pair` and `merge_pair`.",
 )
 class TrainBPE(Check):
     """Merges in order, the vocabulary's layout, words that repeat, other scripts, special tokens, and the cost."""
@@ -557,6 +565,7 @@ slip(
     minutes=40,
     read="06_tokenization#bpe-tokenizer",
     sections={"special tokens": "special-tokens", "iterable": "encode-iterable", "decoding": "bytes"},
+    instead="Build it from `pre_tokenize`, `split_special` and the merges in their order.",
 )
 class Tokenizer(Check):
     """Merges in the order learned, ids in any order, special tokens that overlap, texts in parts, half characters."""
@@ -864,6 +873,7 @@ slip(
     difficulty=2,
     minutes=15,
     read="06_tokenization#wordpiece",
+    instead="Build it from a loop that looks for the longest piece.",
 )
 class WordPiece(Check):
     """Words in one piece, in several, that come to a dead end, and that another way of cutting would have saved."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, is_kind, same, same_gradients
+from autograder.forbidden import SOFTMAXES
 from autograder.probe import gradients, temporary_path
 from solutions import training
 
@@ -32,6 +33,7 @@ NO_ERROR = "No ValueError was raised, though {}."
     read="07_training#cross-entropy",
     sections={"ignored": "ignored-targets", "smoothing": "label-smoothing"},
     forbidden=("F.cross_entropy", "F.nll_loss"),
+    builds_on=SOFTMAXES,
     instead="Build it from `logsumexp` and `gather`.",
 )
 class CrossEntropy(Check):
@@ -647,6 +649,7 @@ slip(
     difficulty=1,
     minutes=10,
     read="07_training#schedule",
+    instead="Build it from the formula, with `math.cos`.",
 )
 class WarmupCosine(Check):
     """Every step of a few schedules, the corners among them."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, is_kind, same, same_gradients, same_shape
+from autograder.forbidden import PARTS, SOFTMAXES
 from autograder.models import random_weights, with_weights
 from autograder.probe import gradients, load_weights, make_config
 from solutions import bert
@@ -44,6 +45,7 @@ _EVERY = "every = torch.arange(vocab_size, dtype=ids.dtype, device=ids.device)"
     minutes=30,
     read="08_masked_lm#masking",
     sections={"80/10/10": "eighty-ten-ten"},
+    instead="Build it from random numbers, comparisons and `torch.where`.",
 )
 class MaskTokens(Check):
     """Shares over 40,000 tokens, whether places are chosen each for itself, and what may never happen."""
@@ -867,6 +869,7 @@ slip(
     minutes=10,
     read="08_masked_lm#masked-loss",
     forbidden=("F.cross_entropy", "F.nll_loss"),
+    builds_on=SOFTMAXES,
     instead="Use the `cross_entropy` that you wrote in chapter 07.",
 )
 class MaskedLoss(Check):
@@ -992,6 +995,7 @@ SEGMENTS = "segments.weight"
     sections={"padding": "encoder-side", "encoder": "encoder-side", "segments": "segments", "tables": "head",
               "head": "head", "chosen": "head"},
     forbidden=("nn.TransformerEncoder", "nn.TransformerEncoderLayer", "nn.Transformer"),
+    builds_on=PARTS,
     instead="Build it from an `Embedding`, your `TransformerBlock` and `make_norm`.",
 )  # fmt: skip
 class MaskedModel(Check):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, is_kind, same, same_gradients, same_shape
+from autograder.forbidden import PARTS, SOFTMAXES
 from autograder.models import random_weights, with_weights
 from autograder.probe import gradients, load_weights, make_config
 from solutions import gpt
@@ -293,6 +294,7 @@ slip(
     read="09_causal_lm#the-model",
     sections={"documents": "kept-apart", "cache": "cache", "last norm": "the-model", "tables": "the-model"},
     forbidden=("nn.TransformerEncoder", "nn.TransformerEncoderLayer", "nn.Transformer"),
+    builds_on=PARTS,
     instead="Build it from an `Embedding`, your `TransformerBlock`, `make_norm` and a linear layer.",
 )
 class CausalLanguageModel(Check):
@@ -642,6 +644,8 @@ for _name, _message, _edits, _read in [
     minutes=25,
     read="09_causal_lm#perplexity",
     sections={"windows": "sliding-window"},
+    builds_on=(*SOFTMAXES, "F.cross_entropy", "F.nll_loss"),
+    instead="Build it from the model's log-probabilities, window by window.",
 )
 class Perplexity(Check):
     """A model whose logits depend on all that it is shown, so that which window scores a token can be told apart."""

@@ -678,6 +678,7 @@ for _name, _message, _edits in [
     difficulty=1,
     minutes=10,
     read="10_fine_tuning#skewed-labels",
+    instead="Build it from a count of each class and a quotient.",
 )
 class ClassWeights(Check):
     """Labels of known frequencies in random order; every class occurs but where an error is asked for."""
@@ -846,6 +847,7 @@ for _name, _message, _edits in [
     minutes=25,
     read="10_fine_tuning#precision-and-recall",
     sections={"averages": "averages"},
+    instead="Build it from sums over comparisons.",
 )
 class PrecisionRecallF1(Check):
     """Answers of a classifier that is right two times in three, over classes of unequal size.
@@ -1382,6 +1384,7 @@ for _name, _message, _edits in [
     difficulty=2,
     minutes=25,
     read="10_fine_tuning#spans",
+    instead="Build it from a table of sums, a mask and an argmax.",
 )
 class BestSpan(Check):
     """Logits in which the best start and the best end do not fit together: in the wrong order, too far apart, or lonely.

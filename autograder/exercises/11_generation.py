@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from autograder.checks import Case, Check, Rng, build, exercise, reflection, slip
 from autograder.compare import close, holds, same, same_items
+from autograder.forbidden import SOFTMAXES
 from autograder.probe import make_config
 from solutions import generation
 
@@ -50,6 +51,8 @@ def _of_shares(rng, shares, rows, dtype=torch.float64):
     difficulty=1,
     minutes=10,
     read="11_generation#top-k",
+    builds_on=SOFTMAXES,
+    instead="Build it from the k-th largest logit and a comparison.",
 )
 class TopKFilter(Check):
     """Few tokens and many, one row and several; equal logits in "ties" alone."""
@@ -161,6 +164,8 @@ for _name, _message, _edits in [
     difficulty=2,
     minutes=20,
     read="11_generation#top-p",
+    builds_on=SOFTMAXES,
+    instead="Build it from sorted probabilities and their running sum.",
 )
 class TopPFilter(Check):
     """Known shares in another order in each row; p is never so near to a sum of shares that rounding could decide."""
@@ -317,6 +322,8 @@ for _name, _message, _edits in [
     difficulty=1,
     minutes=15,
     read="11_generation#repetition",
+    builds_on=SOFTMAXES,
+    instead="Build it from the logits of the tokens in the text, multiplied or divided.",
 )
 class RepetitionPenalty(Check):
     """Logits above 0 in the part "which tokens", so that only "both signs" sees what happens below 0."""
@@ -436,6 +443,8 @@ for _name, _message, _edits in [
     minutes=20,
     read="11_generation#temperature",
     sections={"filters": "one-token", "chance": "one-token"},
+    builds_on=SOFTMAXES,
+    instead="Build it from your filters, a softmax and `torch.multinomial`.",
 )
 class Draw(Check):
     """Hundreds of rows, so that other probabilities are sure to give other draws from the same generator."""
@@ -611,6 +620,8 @@ for _name, _message, _edits, _read in [
     minutes=30,
     read="11_generation#the-cache",
     sections={"shared heads": "kept-heads", "rows": "reorder"},
+    builds_on=SOFTMAXES,
+    instead="Build it from two lists of tensors and `torch.cat`.",
 )
 class KVCache(Check):
     """Tokens that are read in parts by two layers, with an attention function to which the keys' order matters.
@@ -974,6 +985,8 @@ def _alike(one, other):
     minutes=35,
     read="11_generation#sampling",
     sections={"penalty": "repetition", "cache": "the-cache"},
+    builds_on=SOFTMAXES,
+    instead="Build it from the model, `repetition_penalty` and `draw`, in a loop.",
 )
 class Sample(_Writing):
     """Tables that show what each part is about; "cache" alone has heads that share."""
@@ -1366,6 +1379,8 @@ def _unparsed(line):
     minutes=50,
     read="11_generation#beam-rule",
     sections={"best": "beam-search", "length penalty": "length-penalty"},
+    builds_on=SOFTMAXES,
+    instead="Build it from the log-probabilities of the model and `topk`, in a loop.",
 )
 class BeamSearch(_Writing):
     """Tables in which greedy search is misled; ends, lengths and several texts each in their own part."""

@@ -860,6 +860,7 @@ def _near(got, right, name):
     difficulty=1,
     minutes=10,
     read="12_real_weights#one-vector",
+    instead="Build it from a mask, a sum and a count.",
 )
 class MeanPool(Check):
     """Ordinary numbers everywhere for the mean; what is infinite, no number, or not there at all for the other part."""
@@ -1006,6 +1007,8 @@ for _name, _message, _edits in [
     minutes=15,
     read="12_real_weights#searching",
     sections={"one query": "cosine"},
+    builds_on=("F.normalize", "F.cosine_similarity"),
+    instead="Build it from vectors of length 1, a product of matrices and `topk`.",
 )
 class Search(Check):
     """Which vectors were found is judged by their cosines, so that equal ones may come in either order.
