@@ -7,7 +7,6 @@ better, that counts. What a cell does to the kernel is that cell's own ending, a
 dies is examined once more with nothing else of the student's beside it.
 """
 
-import asyncio
 import re
 import socket
 import tempfile
@@ -22,7 +21,9 @@ from nbformat.v4 import new_output
 from autograder import workers
 from autograder.checks import Check, of_chapter
 from autograder.definitions import definitions_only
-from autograder.examiner import Talk, converse, listening
+from autograder.doubts import take_out_call
+from autograder.examiner import Question, Talk, listening
+from autograder.hearing import hear
 from autograder.judge import Part, Result
 from autograder.kernel import Ending, Kernel, Kernels
 from autograder.library import reference_source
@@ -31,11 +32,8 @@ from autograder.record import Answer, Flag, How, Record
 from autograder.render import to_html
 
 SECONDS_PER_CELL = 30.0
-SECONDS_PER_EXERCISE = 120.0
 SECONDS_PER_SUBMISSION = 600.0
 """Of the student's code: what the grader takes for itself does not count."""
-SECONDS_TO_JUDGE = 180.0
-SECONDS_TO_END = 5.0
 MAX_KEPT = 16 * 2**20
 """Characters of all the outputs of a notebook that are kept; a notebook with a picture a page has a fifth of it."""
 SKIPPED = "skip-execution"
@@ -98,6 +96,7 @@ class _Run:
         self.errors: dict[str, str] = {}
         self.used = 0.0  # seconds of the student's code
         self.room = MAX_KEPT
+        self.doubts: dict[str, str] = {}
         self.isolated = False  # nothing of the student's may stand beside an exercise any more
 
     async def all_cells(self) -> None:
@@ -143,14 +142,15 @@ class _Run:
         finally:
             self.used += time.monotonic() - started
 
-    async def again(self, end: int, alone: Check | None = None) -> None:
+    async def again(self, end: int, alone: Check | None = None, first: str = "") -> None:
         """Start a new kernel and repeat the cells before `end` that do no harm.
 
         Args:
             end: where to stop.
             alone: an exercise that is to have nothing else of the student's beside it.
+            first: code to execute before all of them.
         """
-        await self.kernel.start()
+        await self.begin(first)
         index = 0
         while index < end:
             cell = self.cells[index]
@@ -167,8 +167,14 @@ class _Run:
                 ending = await self.timed(self.kernel.run(source, min(SECONDS_PER_CELL, self.left)))
             if ending:  # it did no harm the first time
                 self.broken.add(index)
-                await self.kernel.start()
+                await self.begin(first)
             index = 0 if ending else index + 1
+
+    async def begin(self, first: str) -> None:
+        """Start a new kernel, and execute this code in it."""
+        await self.kernel.start()
+        if first:
+            await self.kernel.run(first, SECONDS_PER_CELL)
 
     async def solution(self, index: int, check: Check) -> None:
         """Execute the cell that defines an exercise's solution."""
@@ -205,6 +211,8 @@ class _Run:
             answer = await (self.alone if self.isolated else self.answer)(index, check)
             if answer.how in ("crash", "memory") and not self.isolated:
                 answer = await self.isolate(index, check, answer)
+            if check.name in self.doubts and answer.result.points:
+                answer = await self.second_look(index, check, answer)
             self.record.answers[check.name] = answer
         answer = self.record.answers[check.name]
         answer.source, answer.seconds = self.sources.get(check.name, ""), round(time.monotonic() - started, 3)
@@ -243,6 +251,28 @@ class _Run:
         self.isolated = True
         return max(answer, beside, key=lambda one: one.result.points)
 
+    async def second_look(self, index: int, check: Check, answer: Answer) -> Answer:
+        """Examine an exercise in a kernel whose PyTorch has not what the exercise asks for; the lower verdict counts.
+
+        What runs beside a student's code can be deceived by it, and the code says not plainly enough what it uses.
+        """
+        looks: list[Answer] = []
+        for alone in (None, check):  # what stands beside it may be what cannot do without
+            if all(_lost_against(answer, look) for look in looks):
+                await self.again(index, alone, first=take_out_call(check))
+                looks.append(await self.examined(index, check))
+        await self.again(index)
+        second = max(looks, key=lambda look: look.result.points)
+        if not _lost_against(answer, second):
+            return answer
+        said = f"Your `{check.symbol}` does not work where PyTorch has not what this exercise asks you to write."
+        second.result.messages = [f"{said} {check.instead}"]
+        second.result.diagnoses, second.instead = [], answer.instead
+        why = self.doubts[check.name]
+        flag = f"{check.name} lost points in a kernel without the answer. It was tried there because {why}."
+        self.record.flags.append(Flag("library", _grade_id(self.cells[index]), flag))
+        return second
+
     async def answer(self, index: int, check: Check) -> Answer:
         """The better of two verdicts, where there are two: built on the references, or on the student's own."""
         instead = [name for name, earlier in self.record.answers.items() if _lost(earlier)]
@@ -264,8 +294,12 @@ class _Run:
         """Execute the check's cell while the judge listens."""
         cell = NotebookNode(self.cells[index])
         cell.source = f'check("{check.name}", {check.symbol}, graded=True)'
-        ending, talk = await self.talk(cell, check, [cell.source for cell in self.cells[:index] if _is_executed(cell)])
-        self.flag(check, cell, talk.strangers)
+        before = [cell.source for cell in self.cells[:index] if _is_executed(cell)]
+        ending, talk = await hear(
+            self.kernel, cell, self.listener, Question(check.name, self.record.seed, before), self.left
+        )
+        self.used += talk.waited
+        self.flag(check, cell, talk)
         if ending:
             await self.again(index, alone=check if self.isolated else None)
         if talk.result is not None:
@@ -273,36 +307,6 @@ class _Run:
         if ending:
             return self.lost(check, ending, f"`{check.symbol}` {_ENDED[ending]}")
         return self.lost(check, "not tried", self.unasked(check, cell))
-
-    async def talk(self, cell: NotebookNode, check: Check, before: list[str]) -> tuple[Ending, Talk]:
-        """Let the kernel and the judge talk; how the cell ended, and what became of the conversation."""
-        ours, theirs = socket.socketpair()
-        seconds = min(SECONDS_PER_EXERCISE, self.left)
-        most = seconds + SECONDS_TO_JUDGE
-        with ours, theirs:
-            asked = workers.submit(
-                converse, self.listener, theirs, check.name, self.record.seed, before, seconds, seconds=most
-            )
-            heard = asyncio.ensure_future(workers.finished(asked))
-            running = asyncio.ensure_future(self.kernel.execute(cell, most))
-            try:
-                await asyncio.wait({heard, running}, return_when=asyncio.FIRST_COMPLETED)
-                if heard.done():  # what the kernel still does concerns nobody
-                    await asyncio.wait({running}, timeout=SECONDS_TO_END if _is_sealed(heard) else 0)
-                    if not running.done():
-                        self.kernel.end()
-                ending = await running
-                ours.close()  # nobody will call any more
-                talk = await heard
-            except workers.OverrunError as overrun:
-                how: Ending = "time" if overrun.args == ("time",) else "memory"
-                return how, Talk(waited=seconds)
-            finally:
-                running.cancel()
-                asked.cancel()
-                self.used += talk.waited if heard.done() and not heard.exception() else seconds
-        # Where the judge waited in vain, it was the judge who had the kernel killed.
-        return talk.silent if talk.silent in ("time", "flood") else ending or talk.silent, talk
 
     def unasked(self, check: Check, cell: NotebookNode) -> str:
         """Why a check's cell came to its end without a word to the judge."""
@@ -320,9 +324,13 @@ class _Run:
         ]
         return Answer(Result(check.name, parts, [message], read=check.read, seed=self.record.seed), how)
 
-    def flag(self, check: Check, cell: NotebookNode, strangers: list[str]) -> None:
+    def flag(self, check: Check, cell: NotebookNode, talk: Talk) -> None:
         """Note what a person should look at: other callers, and outputs where the check itself shows nothing."""
-        self.record.flags += [Flag("forged", f"{check.name.replace('.', '-')}-check", said) for said in strangers]
+        if talk.doubt:
+            self.doubts[check.name] = talk.doubt
+        known = {flag.message for flag in self.record.flags}
+        self.record.flags += [Flag("tampering", "", said) for said in talk.tampering if said not in known]
+        self.record.flags += [Flag("forged", f"{check.name.replace('.', '-')}-check", said) for said in talk.strangers]
         shown = [output for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
         if shown:
             said = f"The check of {check.name} shows a result of its own making; the judge's verdict stands."
@@ -338,10 +346,6 @@ class _Run:
     def left(self) -> float:
         """The seconds that this submission still has; a little is always left for the next exercise."""
         return max(1.0, SECONDS_PER_SUBMISSION - self.used)
-
-
-def _is_sealed(heard: "asyncio.Future[Talk]") -> bool:
-    return heard.exception() is None and heard.result().result is not None
 
 
 def _grade_id(cell: NotebookNode) -> str:
@@ -362,6 +366,11 @@ def _is_executed(cell: NotebookNode) -> bool:
 
 def _mentions(source: str, symbol: str) -> bool:
     return re.search(rf"\b{re.escape(symbol)}\b", source) is not None
+
+
+def _lost_against(answer: Answer, other: Answer) -> bool:
+    """Whether another verdict on the same exercise is the lower one."""
+    return other.result.points < answer.result.points
 
 
 def _lost(answer: Answer) -> bool:

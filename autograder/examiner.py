@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from autograder.checks import Check, find
+from autograder.checks import find
 from autograder.client import misuse
+from autograder.doubts import needs_second_look, tampering
 from autograder.judge import Part, Result, judge
 from autograder.probe import PATIENCE, SECONDS_PER_CASE
 from autograder.wire import MAX_BYTES, WireError, decode, encode
@@ -41,12 +42,16 @@ class Talk:
         strangers: what else called: sentences for the instructor.
         silent: how the conversation was broken off before its end; empty if it was not.
         waited: the seconds in which the kernel was to answer.
+        doubt: why the code should be tried once more in a kernel without the answer; empty if it need not.
+        tampering: what of the code changes the course's or PyTorch's own: sentences for the instructor.
     """
 
     result: Result | None = None
     strangers: list[str] = field(default_factory=list)
     silent: Silence = ""
     waited: float = 0.0
+    doubt: str = ""
+    tampering: list[str] = field(default_factory=list)
 
 
 class SilenceError(Exception):
@@ -58,28 +63,40 @@ class SilenceError(Exception):
         self.how: Literal["time", "crash", "flood"] = how
 
 
-def converse(
-    listener: socket.socket, over: socket.socket, exercise: str, seed: int, sources: Sequence[str], seconds: float
-) -> Talk:
+@dataclass(frozen=True)
+class Question:
+    """What a judge is to find out.
+
+    Args:
+        exercise: the exercise's name.
+        seed: where the hidden inputs come from.
+        sources: the code of the notebook up to the check, cell by cell.
+    """
+
+    exercise: str
+    seed: int
+    sources: Sequence[str] = ()
+
+
+def converse(listener: socket.socket, over: socket.socket, question: Question, seconds: float) -> Talk:
     """Wait for the kernel to call, and examine it.
 
     Args:
         listener: the bound socket; one conversation at a time uses it.
         over: readable when nobody will call any more.
-        exercise: the exercise's name.
-        seed: where the hidden inputs come from.
-        sources: the code of the notebook up to the check, cell by cell.
+        question: what to find out.
         seconds: how long the kernel may take to call and to answer, all in all.
     """
     with listener, over:
-        return _Examiner(find(exercise), seed, sources, seconds).listen(listener, over)
+        return _Examiner(question, seconds).listen(listener, over)
 
 
 class _Examiner:
     """Talks with one kernel about one exercise."""
 
-    def __init__(self, check: Check, seed: int, sources: Sequence[str], seconds: float) -> None:
-        self.check, self.seed, self.sources, self.left = check, seed, sources, seconds
+    def __init__(self, question: Question, seconds: float) -> None:
+        self.check, self.left = find(question.exercise), seconds
+        self.seed, self.sources = question.seed, question.sources
         self.talk = Talk()
         self.room = MAX_REPLIES
 
@@ -116,6 +133,10 @@ class _Examiner:
             self.talk.result = self._examine(connection, str(asked.get("kind")))
         except SilenceError as silence:
             self.talk.silent = silence.how
+        else:
+            self.talk.tampering = tampering(self.sources)
+            if self.talk.result.points:
+                self.talk.doubt = needs_second_look(self.check, self.sources)
 
     def _examine(self, connection: socket.socket, kind: str) -> Result:
         said = misuse(self.check, kind)
