@@ -17,6 +17,11 @@ MAX_VALUES = 2_000_000
 _TOKEN = re.compile(r'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _FOLDED = ("hide_input", "hide-input", "remove-input", "hide-cell", "remove-cell", "collapsed")
 _SKIPPED = "skip-execution"
+_SENTENCE = 5  # words
+_TOOLS = (
+    "kernelspec", "language_info", "widgets", "nbgrader", "jupytext", "papermill", "colab", "vscode", "toc", "rise",
+    "tags", "varInspector", "execution", "mystnb", "hide_input",
+)  # fmt: skip
 
 
 class NotANotebookError(Exception):
@@ -72,7 +77,11 @@ def read_cells(data: bytes) -> tuple[list[Cell], list[str]]:
         raise NotANotebookError("it is a notebook without cells")
     if len(cells) < len(raw):
         notes.append("Some entries among the cells are not cells. They were left out.")
-    return cells, notes
+    # Words that stand nowhere else may be an answer; Jupyter itself writes none there.
+    words = dict.fromkeys(
+        _sentences([notebook.get("metadata"), *(item.get("metadata") for item in raw if isinstance(item, dict))])
+    )
+    return [*cells, *(Cell("raw", text) for text in words)], notes
 
 
 def _decode(data: bytes, notes: list[str]) -> str:
@@ -112,6 +121,19 @@ def _raw_cells(notebook: dict[str, Any]) -> Iterator[Any]:
         raise NotANotebookError("it has no list of cells, so it is not a notebook")
     for cells in lists:
         yield from cells
+
+
+def _sentences(values: list[Any]) -> Iterator[str]:
+    """The texts of several words in metadata, but for what Jupyter and its friends keep there."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [inner for key, inner in value.items() if key not in _TOOLS]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and len(value.split()) >= _SENTENCE:
+            yield _source(value)
 
 
 def _cell(raw: dict[str, Any]) -> Cell:

@@ -64,6 +64,7 @@ async def examine(submission: Normalised, chapter: str, student: str, seed: int,
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = Record(chapter, student, seed, digest="", graded=now, written=submission.written)
     record.flags, record.repairs, record.refused = submission.flags, submission.repairs, submission.refused
+    record.notes = submission.notes
     if submission.notebook is None:
         return record
     # Short: the path of a Unix socket has at most about 100 characters.

@@ -146,7 +146,7 @@ def _home(one: Wanted, taken: Taken) -> Block | None:
     """What stands in the exercise's own cell, or cells, beyond the stub."""
     texts = []
     for cell in one.cells:
-        code = cell.source if cell.kind == "code" else _as_code(cell.source)
+        code = cell.source if cell.kind == "code" else as_code(cell.source)
         if cell.kind != "code" and cell.source.strip():
             outcome = "was read as code" if code else "could not be read as Python, so it was left out"
             taken.repairs.append(f"The cell of `{one.name}` was no longer a code cell. It {outcome}.")
@@ -161,7 +161,7 @@ def _home(one: Wanted, taken: Taken) -> Block | None:
     return None if same_code(joined.source, one.stub) else joined  # a stub that was cut in two is still the stub
 
 
-def _as_code(text: str) -> str:
+def as_code(text: str) -> str:
     """A text cell's Python, with or without a fence around it; empty where it is none."""
     fenced = _FENCE.match(text)
     code = fenced[1] if fenced else text

@@ -16,6 +16,8 @@ from autograder.record import Flag
 
 MAX_ENTRIES = 1000
 MAX_DEPTH = 3
+COPIES = ".ipynb_checkpoints"
+"""Where Jupyter keeps a copy of each notebook."""
 
 
 class RefusedError(Exception):
@@ -52,7 +54,7 @@ def shown(name: str) -> str:
 
 
 class Folder:
-    """A submission's folder while it is read: its names with their modes, and the bytes of its regular files."""
+    """A submission's folder while it is read: its names with modes and sizes, and the bytes of its regular files."""
 
     def __init__(self, handle: int, first: Sequence[str]) -> None:
         """List a folder, these names of it before any crowd of others."""
@@ -60,14 +62,18 @@ class Folder:
         self.flags: list[Flag] = []
         self.digest = hashlib.sha256()
         self.entries: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
         for name in first:
             with suppress(OSError):
-                self.entries[name] = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode
+                self._enter(name, os.stat(name, dir_fd=handle, follow_symlinks=False))
         self._list(os.dup(handle), "")
 
     def flag(self, kind: str, message: str) -> None:
         """Note something for the instructor."""
         self.flags.append(Flag(kind, "", message))
+
+    def _enter(self, name: str, facts: os.stat_result) -> None:
+        self.entries[name], self.sizes[name] = facts.st_mode, facts.st_size
 
     def _list(self, handle: int, prefix: str) -> None:
         """Enter every name below a folder with its mode; the handle is closed."""
@@ -76,11 +82,11 @@ class Folder:
                 for entry in scan:
                     if len(self.entries) >= MAX_ENTRIES:
                         return
-                    mode = os.stat(entry.name, dir_fd=handle, follow_symlinks=False).st_mode
-                    self.entries[prefix + entry.name] = mode
-                    # Jupyter's own copies, and what macOS puts into archives, are nobody's work.
-                    tidy = not entry.name.startswith((".", "__MACOSX"))
-                    if stat.S_ISDIR(mode) and tidy and prefix.count("/") < MAX_DEPTH - 1:
+                    facts = os.stat(entry.name, dir_fd=handle, follow_symlinks=False)
+                    self._enter(prefix + entry.name, facts)
+                    # What macOS puts into archives is nobody's work; of Jupyter's own copies a person may be told.
+                    tidy = not entry.name.startswith((".", "__MACOSX")) or entry.name == COPIES
+                    if stat.S_ISDIR(facts.st_mode) and tidy and prefix.count("/") < MAX_DEPTH - 1:
                         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                         self._list(os.open(entry.name, flags, dir_fd=handle), f"{prefix}{entry.name}/")
         except OSError:

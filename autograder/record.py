@@ -67,6 +67,7 @@ class Record:
         handed_in: when it was handed in, as nbgrader reads it; empty where that is not known.
         answers: exercise -> verdict, in the chapter's order.
         written: question -> the student's text.
+        notes: text of the student's own that answers no question.
         flags: what the instructor should look at.
         repairs: what was mended in the notebook before it was graded, in sentences for the student.
         refused: why the submission could not be graded at all; empty if it was.
@@ -81,6 +82,7 @@ class Record:
     handed_in: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     flags: list[Flag] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
     refused: str = ""

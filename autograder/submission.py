@@ -11,16 +11,41 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from autograder.cells import Cell, NotANotebookError, read_cells
 from autograder.checks import of_chapter
-from autograder.handed_in import MAX_ENTRIES, Folder, RefusedError, opened, shown
+from autograder.handed_in import COPIES, MAX_ENTRIES, Folder, RefusedError, opened, shown
 from autograder.record import Flag
 
 MAX_BYTES = 20 * 2**20
 MAX_NOTEBOOKS = 5
+MAX_COPIES = 2
 
 _CLOCK = "timestamp.txt"
+_SAMPLE = "sample-class.txt"  # what `autograder.sample` leaves in the folders that it makes
+_WORK = {
+    ".txt", ".md", ".rst", ".tex", ".rtf", ".doc", ".docx", ".odt", ".pages", ".pdf", ".html", ".htm", ".py", ".png",
+    ".jpg", ".jpeg", ".heic", ".webp", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar",
+}  # fmt: skip
+"""How files end in which students hand in what belongs into the notebook."""
+
 _OLDEST = datetime(2020, 1, 1)  # nbgrader's times are UTC without saying so
 _STARTS_PYTHON = ("sitecustomize.py", "usercustomize.py", ".ipython", ".jupyter")
 _SETTINGS = re.compile(r"(ipython|jupyter|nbgrader)\w*_config\.(py|json)")
+
+
+@dataclass
+class Beside:
+    """A notebook that lies beside the chosen one.
+
+    Args:
+        name: its path within the folder.
+        cells: its cells; none where it cannot be read.
+        notes: what was mended in it, in sentences for the student.
+        is_copy: whether Jupyter keeps it for itself; such a one is never graded.
+    """
+
+    name: str
+    cells: list[Cell]
+    notes: list[str]
+    is_copy: bool
 
 
 @dataclass
@@ -32,6 +57,8 @@ class Submission:
         chapter: the chapter.
         name: the notebook's path within the folder.
         cells: the notebook's cells, in order.
+        beside: the other notebooks in the folder, Jupyter's copies among them.
+        files: names of other files that may hold a student's work.
         handed_in: what `timestamp.txt` says, in UTC; None where it says nothing that can be believed.
         repairs: what was mended, in sentences for the student.
         flags: what the instructor should look at.
@@ -43,6 +70,8 @@ class Submission:
     chapter: str
     name: str = ""
     cells: list[Cell] = field(default_factory=list)
+    beside: list["Beside"] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     handed_in: datetime | None = None
     repairs: list[str] = field(default_factory=list)
     flags: list[Flag] = field(default_factory=list)
@@ -72,7 +101,7 @@ def read(folder: Path, chapter: str, released: datetime | None = None) -> Submis
         submission.refused = str(error)
     except OSError as error:
         submission.refused = f"The submission cannot be read: {error.strerror or type(error).__name__}."
-    said = repr((submission.name, submission.refused, submission.repairs, submission.flags))
+    said = repr((submission.name, submission.refused, submission.repairs, submission.flags, submission.files))
     submission.digest = hashlib.sha256(content + said.encode()).hexdigest()
     return submission
 
@@ -89,8 +118,37 @@ def _read(folder: Folder, submission: Submission, released: datetime | None) -> 
         folder.flag("shadow", f"Files with the names of modules or settings came with the notebook, unused: {names}.")
     if _CLOCK in folder.entries:
         submission.handed_in = _clock(folder, released)
-    submission.name, (submission.cells, notes) = _notebook(folder, submission)
-    submission.repairs += notes
+    submission.files = [shown(name) for name in sorted(folder.entries) if _may_be_work(name, folder)]
+    try:
+        submission.name, (submission.cells, notes) = _notebook(folder, submission)
+        submission.repairs += notes
+    finally:  # another notebook may hold the work where this one cannot be read
+        submission.beside = _beside(folder, submission.name)
+
+
+def _beside(folder: Folder, chosen: str) -> list[Beside]:
+    """The notebooks beside the chosen one, as far as they can be read."""
+    named = [name for name in sorted(folder.entries) if _is_notebook(name) and name != chosen]
+    copies = [
+        name for name in sorted(folder.entries) if _is_notebook(name.replace(f"{COPIES}/", "")) and COPIES in name
+    ]
+    found = []
+    for name in [name for name in [*named[:MAX_NOTEBOOKS], *copies[:MAX_COPIES]] if stat.S_ISREG(folder.entries[name])]:
+        try:
+            cells, notes = read_cells(folder.content(name, MAX_BYTES // 2))
+        except (NotANotebookError, RefusedError, OSError):
+            cells, notes = [], []
+        found.append(Beside(name, cells, notes, name in copies))
+    return found
+
+
+def _may_be_work(name: str, folder: Folder) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    known = name in (_CLOCK, _SAMPLE) or _is_notebook(name)
+    if hidden or known or not stat.S_ISREG(folder.entries[name]) or not folder.sizes[name]:
+        return False
+    return path.suffix.lower() in _WORK or ".ipynb" in path.name.lower()
 
 
 def _notebook(folder: Folder, submission: Submission) -> tuple[str, tuple[list[Cell], list[str]]]:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 
 from nbformat.notebooknode import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from autograder.attacks.handed import CHAPTER, TOTAL, Handed, beside, first, inside, marked, replace, solution, solve
 from autograder.checks import find, of_chapter
@@ -116,6 +116,13 @@ def _updated_later(notebook: NotebookNode) -> None:
     notebook.cells.insert(notebook.cells.index(solution(notebook, "softmax")) - 1, new_code_cell(shown))
 
 
+def _anew(notebook: NotebookNode) -> None:
+    for question, cell in (("why_scale", new_code_cell("Because the variance grows.")),
+                           ("choose_mask", new_markdown_cell("The causal one, as in a story."))):  # fmt: skip
+        answer = marked(notebook, f"attention-{question}-answer")
+        notebook.cells[notebook.cells.index(answer)] = cell
+
+
 HONEST: list[Handed] = [
     _right("reference", "The reference itself.", solve),
     *(_variant(index) for index in range(3)),
@@ -146,6 +153,21 @@ HONEST: list[Handed] = [
     _right("no-prose", "Every text cell is deleted.", _without_prose),
     _right("slow", "Takes a tenth of a second for each call.", inside("softmax", "import time; time.sleep(0.1)")),
     _right("timed", "A magic times the cell.", _timed),
+    _right(
+        "shell-commands",
+        "Looks around by shell commands, and tries to install a package.",
+        beside("softmax", "!ls -la\n%pip install nosuchthing", "!python --version\n%time softmax(torch.ones(2))"),
+    ),
+    _right(
+        "derivatives",
+        "Looks at the derivative of softmax, by what PyTorch loads late.",
+        beside(
+            "softmax",
+            after="jacobian = torch.func.jacrev(softmax)(torch.ones(3))\n"
+            "torch.testing.assert_close(jacobian, jacobian.T)\nprint(torch.compile(softmax)(torch.ones(3)))",
+        ),
+    ),
+    _right("answers-typed-anew", "Answers in a code cell and in a new cell; the released ones are deleted.", _anew),
     _right(
         "lambda",
         "softmax is a lambda.",
