@@ -90,29 +90,31 @@ class _Room:
 
     def shown(self, outputs: Any, is_check: bool) -> Iterator[NotebookNode]:
         """What is shown of a cell's outputs."""
-        merged = list(_merged(output for output in outputs if isinstance(output, dict)))
+        merged = list(_merged(NotebookNode(output) for output in outputs if isinstance(output, dict)))
         fit = merged if len(merged) <= MAX_OUTPUTS else merged[: MAX_OUTPUTS - 1]
         for output in fit:
             yield self.one(output, is_check)
         if len(fit) < len(merged):
-            yield new_output("display_data", {"text/plain": f"{len(merged) - len(fit):,} more outputs are not shown."})
+            yield _output(
+                "display_data", data={"text/plain": f"{len(merged) - len(fit):,} more outputs are not shown."}
+            )
 
     def one(self, output: NotebookNode, is_check: bool) -> NotebookNode:
         """What is shown of one output."""
         kind = output.get("output_type")
         if kind == "stream":
             name = "stderr" if output.get("name") == "stderr" else "stdout"
-            return new_output("stream", name=name, text=self.plain(output.get("text")))
+            return _output("stream", name=name, text=self.plain(output.get("text")))
         if kind == "error":
             raised = {name: self.plain(output.get(name)) for name in ("ename", "evalue")}
             lines = output.get("traceback")
             text = self.plain("\n".join(map(_text, lines)) if isinstance(lines, list) else lines)
-            return new_output("error", **raised, traceback=text.split("\n"))
+            return _output("error", **raised, traceback=text.split("\n"))
         data = output.get("data")
         shown = self.data(data if isinstance(data, dict) else {}, is_check)
         if kind == "execute_result":
-            return new_output(kind, shown, execution_count=_count(output.get("execution_count")))
-        return new_output("display_data", shown)
+            return _output(kind, data=shown, execution_count=_count(output.get("execution_count")))
+        return _output("display_data", data=shown)
 
     def data(self, data: dict[str, Any], is_check: bool) -> dict[str, str]:
         """What is shown of a result in several kinds."""
@@ -151,6 +153,11 @@ def _last_written(text: str) -> str:
         return text
     lines = (list(filter(None, line.split("\r"))) or [""] for line in text.split("\n"))
     return "\n".join(pieces[-1] for pieces in lines)
+
+
+def _output(kind: str, **entries: Any) -> NotebookNode:
+    made: NotebookNode = new_output(kind, **entries)
+    return made
 
 
 def _merged(outputs: Iterable[NotebookNode]) -> Iterator[NotebookNode]:
