@@ -135,6 +135,9 @@ def test_nothing_of_the_course_but_the_library_can_be_imported(kernel: Cell) -> 
     for name in ("solutions", "course", "autograder"):
         assert kernel.run(f"import {name}") == "ModuleNotFoundError"
     assert kernel.run("import earlier; print(earlier.__file__)").endswith("/earlier.py")
+    for options in ("", "-I", "-s"):
+        for name in ("solutions", "course", "autograder.checks"):
+            assert "ModuleNotFoundError" in kernel.run(f"!python {options} -c 'import {name}'")
     child = "import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', 'import earlier; print(6)']))"
     assert kernel.run(child) == r"b'6\n'"
 

@@ -37,9 +37,8 @@ def build(folder: str, visible: list[str], uid: int, tmp_size: int, fresh_proc: 
         _show(path)
     linux.pivot_root(_SCRATCH)
     linux.mount("none", "/", flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
-    # The devices too: they are the machine's, and their times can be set by whoever may write. Writing still works.
-    for path in ("/dev", *(f"/dev/{name}" for name in _DEVICES)):
-        linux.mount("none", path, flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID)
+    linux.mount("none", "/dev", flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID)
+    _close_devices()
     os.chdir("/tmp")
 
 
@@ -74,6 +73,15 @@ def _devices(size: int) -> None:
     for name, target in {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}.items():
         Path(_inside(f"/dev/{name}")).symlink_to(f"/proc/self/fd{target}")
     _tmpfs("/dev/shm", size)
+
+
+def _close_devices() -> None:
+    """Leave the devices' times and modes to the machine, whose they are; what they are for works all the same."""
+    for path in (f"/dev/{name}" for name in _DEVICES):
+        # In a namespace of users, what the machine's own mount forbids must be forbidden again.
+        kept = os.statvfs(path).f_flag & (linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+        with suppress(OSError):
+            linux.mount("none", path, flags=linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | kept)
 
 
 def _terminals() -> None:
