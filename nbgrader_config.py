@@ -65,7 +65,10 @@ c.ExportPlugin.to = str(root / "grading" / "grades.csv")
 c.ZipCollectApp.downloaded_directory = "grading/downloaded"
 # `nbgrader zip_collect CHAPTER`: a folder or an archive a student in grading/downloaded/CHAPTER/archive, with notebooks
 # in it. The folder's name is the student's; what Moodle puts behind a name is left out. Hidden folders are no work.
-c.FileNameCollectorPlugin.named_regexp = r".*/extracted/(?P<student_id>[^/]+?)(?:_assignsubmission_file_?)?/(?P<file_id>(?:(?![.]|__MACOSX)[^/]+/)*[^/.][^/]*)$"
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*/extracted/(?P<student_id>[^/]+?)(?:_assignsubmission_file_?)?"
+    r"/(?P<file_id>(?:(?![.]|__MACOSX)[^/]+/)*[^/.][^/]*)$"
+)
 
 
 def _harmless(notebook, resources):
