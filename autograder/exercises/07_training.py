@@ -828,7 +828,7 @@ class ClipGradients(Check):
                 name = f"the gradient of parameter {place}"
                 yield same_shape(found, expected, name)
                 unit = long.clamp(max=case.max_norm)
-                yield same(found / unit, expected / unit, f"{name}, in parts of the length that it should have,")
+                yield same(found / unit, expected / unit, f"{name}, in parts of its right length")
         yield holds(got.kept, "A gradient was replaced by another tensor. Change it in place.")
 
 
