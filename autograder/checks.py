@@ -96,7 +96,8 @@ class Check:
     misconceptions: ClassVar[list[Named]]
     variants: ClassVar[list[Named]]
     claims: ClassVar[tuple[str, ...]] = ()
-    """Parts for which the kernel's word is all there is, such as that an error was raised."""
+    """Parts for which the kernel's word is all there is, such as that an error was raised, or for which code is enough
+    that does nothing, such as one that returns its input."""
     forbidden: ClassVar[tuple[str, ...]] = ()
     """What stands for the answer: names in `autograder.forbidden.TABLE`, the one that the chapter names first."""
     builds_on: ClassVar[tuple[str, ...]] = ()

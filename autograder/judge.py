@@ -13,6 +13,7 @@ from autograder.checks import Case, Check, Named, Rng
 from autograder.compare import Finding, close
 from autograder.probe import ENDING, MAX_MESSAGE, run_probe
 from autograder.replies import read_reply
+from autograder.settings import fresh_settings
 from autograder.source import given_to, in_source
 from autograder.wire import encode
 
@@ -89,6 +90,7 @@ def in_process(target: Any, *, watch: bool = True) -> Run:
     return partial(_run_here, target, watch)
 
 
+@fresh_settings()  # in a notebook the judge runs where the notebook has set what it likes
 def judge(
     check: Check,
     run: Run,

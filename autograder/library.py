@@ -16,7 +16,19 @@ import jupytext
 
 import course
 import solutions
-from autograder import comparing, forbidden, jailed, origins, pending, probe, take_out, vocabulary, watch, wire
+from autograder import (
+    comparing,
+    forbidden,
+    jailed,
+    origins,
+    pending,
+    probe,
+    settings,
+    take_out,
+    vocabulary,
+    watch,
+    wire,
+)
 from autograder.checks import Check, of_chapter, register
 from autograder.syntax import text_of
 from course import chapters
@@ -41,7 +53,7 @@ def write_library(chapter: str, folder: Path) -> None:
 def library(chapter: str) -> dict[str, str]:
     """The files: path below the folder -> text."""
     files = {"autograder/__init__.py": inspect.getsource(jailed)}
-    for module in (comparing, forbidden, origins, pending, probe, take_out, vocabulary, watch, wire):
+    for module in (comparing, forbidden, origins, pending, probe, settings, take_out, vocabulary, watch, wire):
         files[f"autograder/{module.__name__.rpartition('.')[2]}.py"] = inspect.getsource(module)
     files["course/__init__.py"] = inspect.getsource(course)
     for name in sorted(_course_modules(chapter)):

@@ -12,7 +12,6 @@ import io
 import linecache
 import math
 import os
-import random
 import shutil
 import signal
 import sys
@@ -26,11 +25,11 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autograder.origins import LIBRARIES, is_standard
+from autograder.settings import fresh_settings
 from autograder.watch import unwatched, watching
 from autograder.wire import WireError, decode, encode
 from solutions.config import TransformerConfig
@@ -82,14 +81,16 @@ def run_probe(
         than there are cases where the first answer settles the others.
     """
     probe = compile_probe(source)
-    if isinstance(target, type) and issubclass(target, torch.optim.Optimizer):
-        importlib.import_module("torch._dynamo")  # the first optimizer loads it: seconds that are not the student's
     replies: list[bytes] = []
-    for message in cases:
-        reply = _probe_case(probe, target, decode(message), _Limit(seconds, patience), watch)
-        replies.append(_encode(reply))
-        if reply.get("error", {}).get("kind") in ENDING:
-            break  # the other cases would only end the same way, and the student waits
+    with fresh_settings():  # reading a case and writing a reply make tensors too
+        if isinstance(target, type) and issubclass(target, torch.optim.Optimizer):
+            with _quiet(_Printed()):  # the first optimizer loads it: seconds that are not the student's
+                importlib.import_module("torch._dynamo")
+        for message in cases:
+            reply = _probe_case(probe, target, decode(message), _Limit(seconds, patience), watch)
+            replies.append(_encode(reply))
+            if reply.get("error", {}).get("kind") in ENDING:
+                break  # the other cases would only end the same way, and the student waits
     return replies
 
 
@@ -252,7 +253,7 @@ def _probe_case(
         # The time limit comes last: an alarm that rang while the watch is being set up would leave it half done.
         with (
             _quiet(printed),
-            _without_traces(),
+            fresh_settings(),
             watching(used) if watch else contextlib.nullcontext(),
             limit.kept(),
         ):
@@ -337,22 +338,6 @@ def _quiet(printed: _Printed) -> Iterator[None]:
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(_Printed()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-@contextlib.contextmanager
-def _without_traces() -> Iterator[None]:
-    """Leave the random number generators, the gradient mode and the default dtype as they were found."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.random.set_rng_state(torch_state)
-        torch.set_grad_enabled(gradients)
-        torch.set_default_dtype(dtype)
 
 
 @dataclass(frozen=True)

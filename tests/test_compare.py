@@ -5,9 +5,56 @@ from typing import Any
 import pytest
 import torch
 
-from autograder.compare import same_items, same_table
+from autograder.compare import close, identical, same, same_items, same_table
 from autograder.judge import describe
 from autograder.wire import Foreign
+
+
+class TestRounding:
+    """What float32 can do is right, also where the numbers are float64; a mistake is not."""
+
+    @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 1e6])
+    def test_numbers_that_went_through_float32_are_right(self, size: float) -> None:
+        right = size * torch.linspace(-1, 1, 101, dtype=torch.float64)
+        assert same(right.float().double(), right).ok
+        assert close(right.float().double(), right)
+        assert close(float(right[7].float()), float(right[7]))
+
+    @pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+    def test_a_thousandth_more_is_wrong(self, size: float) -> None:
+        right = size * torch.linspace(-1, 1, 101, dtype=torch.float64)
+        for wrong in (right * 1.001, right + size * 1e-3):
+            assert not same(wrong, right).ok
+            assert not close(wrong, right)
+        assert not close(size * 1.001, size)
+
+    def test_what_is_left_where_large_numbers_cancel_is_seen_beside_them(self) -> None:
+        right = torch.tensor([1e4, -1e4, 2e4, 0.0], dtype=torch.float64)
+        assert same(right + torch.tensor([0.0, 0.0, 0.0, 1e-2]), right).ok
+        assert not same(right + torch.tensor([0.0, 0.0, 0.0, 1.0]), right).ok
+        assert not same(right + torch.tensor([0.0, 0.0, 0.0, 1e-2]), right / 1e6).ok
+
+    def test_one_enormous_number_hides_nothing(self) -> None:
+        low = torch.finfo(torch.float64).min
+        for huge in (low, -torch.inf, torch.inf):
+            right = torch.tensor([huge, 1.0, 2.0, 3.0], dtype=torch.float64)
+            assert same(right, right).ok
+            assert not same(right + torch.tensor([0.0, 0.0, 0.0, 1e-3]), right).ok
+
+    def test_nan_is_nan_and_a_float_is_no_int(self) -> None:
+        assert close(float("nan"), float("nan"))
+        assert not close(float("nan"), 1.0)
+        assert not close(1, 1.0)
+        assert not close(True, 1.0)
+
+    def test_identical_is_to_the_last_digit(self) -> None:
+        weights = torch.tensor([1.0, torch.nan], dtype=torch.float64)
+        right = {"weights": [weights], "step": 3, "lr": 0.1}
+        assert identical(right, {**right, "weights": [weights.clone()]})
+        assert not identical(right, {**right, "weights": [weights + 1e-15]})
+        assert not identical(right, {**right, "weights": [weights.float()]})
+        assert not identical(right, {**right, "lr": 0.1 + 1e-16})
+        assert close(right, {**right, "weights": [weights + 1e-9]})
 
 
 class TestItems:

@@ -68,7 +68,7 @@ class TestImportsPointOneWay:
     def test_autograder_does_not_know_its_tests(self, path: Path) -> None:
         assert not packages(path) & {"tests", "benchmarks"}
 
-    @pytest.mark.parametrize("name", ["jailed", "pending", "forbidden", "probe", "wire"])
+    @pytest.mark.parametrize("name", ["jailed", "pending", "forbidden", "probe", "settings", "wire"])
     def test_what_runs_beside_the_student_knows_no_answer(self, name: str) -> None:
         own = {
             one
@@ -81,6 +81,7 @@ class TestImportsPointOneWay:
             "autograder.forbidden",
             "autograder.pending",
             "autograder.probe",
+            "autograder.settings",
             "solutions.config",
         }
         assert {".".join(one.split(".")[:2]) for one in own} <= allowed
@@ -101,7 +102,7 @@ class TestImportsPointOneWay:
             [sys.executable, "-c", lines, str(ROOT / "autograder")], capture_output=True, text=True, check=True
         )
         assert set(ast.literal_eval(done.stdout)) == {
-            "autograder", "autograder.forbidden", "autograder.wire", "autograder.probe",
+            "autograder", "autograder.forbidden", "autograder.settings", "autograder.wire", "autograder.probe",
             "solutions", "solutions.config",
         }  # fmt: skip
 

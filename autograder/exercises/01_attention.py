@@ -33,7 +33,11 @@ class Softmax(Check):
         yield Case("float32", {"x": rng.normal(3, 5, dtype=torch.float32), "dim": -1}, "values")
         yield Case("a vector", {"x": rng.normal(7), "dim": -1}, "values", hidden=True)
         yield Case("scores in the thousands", {"x": rng.normal(3, 5) * 1e4, "dim": -1}, "stable")
-        yield Case("rows far above and far below zero", {"x": rng.normal(2, 5) + far_apart, "dim": -1}, "stable")
+        # Rounded to float32, in which some solutions work: beside scores of this size it keeps three digits only.
+        rows = (rng.normal(2, 5) + far_apart).float().double()
+        yield Case("rows far above and far below zero", {"x": rows, "dim": -1}, "stable")
+        low = rng.normal(3, 4) - 18.0  # exp of them is less than what students add to the denominator
+        yield Case("scores below -10", {"x": low, "dim": -1}, "stable")
         yield Case("columns in the thousands", {"x": rng.normal(4, 2) * 1e4, "dim": 0}, "stable", hidden=True)
 
     @staticmethod
@@ -97,9 +101,13 @@ slip(
 slip(
     Softmax,
     "adds to the denominator",
-    "The weights sum to a little less than one: something is added to the denominator. After the largest score is "
-    "subtracted the sum is at least 1, so nothing need be added.",
-    {"exponentials.sum(dim, keepdim=True)": "(exponentials.sum(dim, keepdim=True) + 1e-6)"},
+    "Something is added to the denominator so that it is never zero. Where all scores are far below zero, so are their "
+    "exponentials, and the weights no longer sum to one. Subtract the largest score along `dim` first: the sum is then at "
+    "least 1, and nothing need be added.",
+    {
+        "x - x.amax(dim, keepdim=True)": "x",
+        "exponentials.sum(dim, keepdim=True)": "(exponentials.sum(dim, keepdim=True) + 1e-6)",
+    },
 )
 slip(
     Softmax,

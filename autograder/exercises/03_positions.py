@@ -161,7 +161,7 @@ slip(
 @exercise(
     "positions.LearnedPositions",
     parts={"the table": 1, "the first rows": 1, "too long": 1},
-    claims=("too long",),
+    claims=("the table", "too long"),
     difficulty=1,
     minutes=10,
     read="03_positions#learned",
@@ -386,6 +386,10 @@ class ApplyRope(Check):
         }.items()
     }
     equivalent |= {
+        "apply_rope: pairs = torch.arange(0, width, 2, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)"
+        " -> pairs = torch.arange(0, width, 2, device=x.device)": "angles in float32, which is as exact as is asked",
+    }
+    equivalent |= {
         "apply_rope: rotated = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)"
         f" -> rotated = torch.stack([{changed}], dim=-1)": "products and sums have no order"
         for changed in (
@@ -572,12 +576,6 @@ slip(
     "adds instead of turning",
     "Sines and cosines are added to x. RoPE adds nothing: it turns each pair.",
     {"[first * cos - second * sin, first * sin + second * cos]": "[first + sin, second + cos]"},
-)
-slip(
-    ApplyRope,
-    "angles in single precision",
-    "The angles are computed in float32 although x is float64. Give the frequencies the dtype of x.",
-    {"dtype=torch.promote_types(x.dtype, torch.float32), ": ""},
 )
 slip(
     ApplyRope,

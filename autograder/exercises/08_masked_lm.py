@@ -249,6 +249,8 @@ class MaskTokens(Check):
     @staticmethod
     def _labels(case, facts):
         yield holds(facts["asked"], "Every label is -100: nothing is asked for.")
+        everything = case.options["probability"] == 1.0
+        yield holds(everything or -100 in facts["others"], "No label is -100: every place is asked for.")
         yield holds(facts["right"], "A label that is not -100 must be the id that stood there.")
         yield holds(set(facts["others"]) <= {-100}, "A place that is not chosen must have the label -100.")
 

@@ -895,12 +895,12 @@ for _name, _message, _edits, _read in [
 
 @exercise(
     "gpt.fit_power_law",
-    parts={"exponent": 2, "coefficient": 1, "floor": 1, "noise": 1, "errors": 1},
+    parts={"exponent": 1, "small differences": 1, "coefficient": 1, "floor": 1, "noise": 1, "errors": 1},
     claims=("errors",),
     difficulty=3,
     minutes=30,
     read="09_causal_lm#power-law",
-    sections={"noise": "least-squares"},
+    sections={"noise": "least-squares", "small differences": "least-squares"},
 )
 class FitPowerLaw(Check):
     """Points on a curve, for which the curve must come back, and points beside one, for which the best must.
@@ -950,7 +950,7 @@ class FitPowerLaw(Check):
         def broken(sizes, **rest):
             return inputs(sizes, 0.5, 1.0, 1.0) | {"valid": False} | rest
 
-        exponent, coefficient, floor, noise, errors = self.parts
+        exponent, small, coefficient, floor, noise, errors = self.parts
         usual = [1e5, 3e5, 1e6, 3e6, 1e7]
         for part in (exponent, coefficient, floor):
             yield Case("five models", inputs(usual, 0.34, 120.0, 1.7), part)
@@ -959,7 +959,8 @@ class FitPowerLaw(Check):
             yield Case("an exponent of 1.5", inputs([2, 3, 5, 9, 17], 1.5, 4.0, 0.5), part)
             yield Case("three sizes, not in order", inputs([900, 30, 200], 0.7, 9.0, 3.0), part)
         yield Case("an exponent of 2.5", inputs([1, 2, 3, 4, 5], 2.5, 6.0, 1.0), exponent)
-        yield Case("losses that hardly differ", inputs([10, 30, 100, 300, 1000], 0.3, 0.001, 3.0), exponent)
+        # The one part that needs float64, as the exercise says: of such differences float32 keeps three digits.
+        yield Case("losses that hardly differ", inputs([10, 30, 100, 300, 1000], 0.3, 0.001, 3.0), small)
         yield Case("an exponent of 0.08", inputs([1e3, 1e5, 1e7, 1e9], 0.08, 6.0, 1.0), exponent, hidden=True)
         yield Case(
             "measured losses, eight sizes", inputs([2**power for power in range(10, 18)], 0.4, 60.0, 2.5, 0.02), noise
@@ -999,7 +1000,7 @@ class FitPowerLaw(Check):
             )
             return
         truth = case.truth
-        if case.part == "exponent":
+        if case.part in ("exponent", "small differences"):
             near = abs(exponent - truth["exponent"]) <= 1e-5 * truth["exponent"]
             yield holds(near, "The points lie on a curve with another exponent.")
         if case.part == "coefficient":

@@ -160,7 +160,7 @@ for _name, _message, _edits in [
 @exercise(
     "generation.top_p_filter",
     parts={"kept": 1, "ties": 1, "p = 1": 1, "error": 1},
-    claims=("error",),
+    claims=("p = 1", "error"),
     difficulty=2,
     minutes=20,
     read="11_generation#top-p",

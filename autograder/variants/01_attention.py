@@ -155,3 +155,38 @@ class SelfAttentionWrittenOut(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(mask.logical_not(), float("-inf"))
         return torch.bmm(torch.softmax(scores, dim=2), self.value(x))
+
+
+@variant("attention.softmax", "in float32 inside, as Llama's")
+def softmax_in_float32(x, dim=-1):
+    scores = x.to(torch.float32)
+    powers = torch.exp(scores - scores.max(dim, keepdim=True)[0])
+    return (powers / powers.sum(dim, keepdim=True)).to(x.dtype)
+
+
+@variant("attention.scaled_dot_product_attention", "the root of a tensor in float32")
+def attention_by_tensor_root(query, key, value, mask=None):
+    d_k = query.shape[-1]
+    scores = torch.matmul(query, key.transpose(-2, -1)) / torch.sqrt(torch.tensor(d_k))
+    if mask is not None:
+        scores = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min)
+    weights = softmax(scores, dim=-1)
+    if mask is not None:
+        weights = weights * mask
+    return torch.matmul(weights, value), weights
+
+
+@variant("attention.SelfAttention", "the scale kept as a buffer in float32")
+class SelfAttentionWithBuffer(nn.Module):
+    def __init__(self, d_model, d_head):
+        super().__init__()
+        self.query = nn.Linear(d_model, d_head, bias=False)
+        self.key = nn.Linear(d_model, d_head, bias=False)
+        self.value = nn.Linear(d_model, d_head, bias=False)
+        self.scale = torch.rsqrt(torch.tensor(float(d_head)))
+
+    def forward(self, x, mask=None):
+        scores = self.query(x) @ self.key(x).mT * self.scale
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -1e9)
+        return softmax(scores) @ self.value(x)

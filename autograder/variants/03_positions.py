@@ -173,3 +173,48 @@ def alibi_by_products(num_heads, query_length, key_length):
     past = torch.arange(key_length - 1, key_length - query_length - 1, -1).flip(0)
     distance = torch.cdist(past[:, None].double(), torch.arange(key_length)[:, None].double(), p=1)
     return torch.stack([-slope * distance for slope in slopes]).float()
+
+
+@variant("positions.sinusoidal_positions", "a base that is a tensor in float32")
+def sinusoidal_by_tensor_base(length, d_model):
+    if d_model % 2 != 0:
+        raise ValueError("d_model must be even")
+    position = torch.arange(0, length).float().unsqueeze(1)
+    rate = 1.0 / torch.pow(torch.tensor(10000.0), torch.arange(0, d_model, 2).float() / d_model)
+    table = torch.zeros(length, d_model)
+    table[:, 0::2], table[:, 1::2] = torch.sin(position * rate), torch.cos(position * rate)
+    return table
+
+
+@variant("positions.apply_rope", "frequencies in float32, as in most published models")
+def rope_by_float_frequencies(x, positions, theta=10000.0):
+    width = x.shape[-1]
+    if width % 2 != 0:
+        raise ValueError(f"width {width} is odd")
+    frequencies = 1.0 / (theta ** (torch.arange(0, width, 2).float() / width))
+    angles = positions[..., None].float() * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    even, odd = x[..., ::2], x[..., 1::2]
+    turned = torch.empty_like(x)
+    turned[..., ::2] = even * cos - odd * sin
+    turned[..., 1::2] = odd * cos + even * sin
+    return turned
+
+
+@variant("positions.apply_rope", "complex numbers of float32, as Llama's")
+def rope_by_cis(x, positions, theta=10000.0):
+    if x.shape[-1] % 2:
+        raise ValueError("the width must be even")
+    rate = 1.0 / (theta ** (torch.arange(0, x.shape[-1], 2)[: x.shape[-1] // 2].float() / x.shape[-1]))
+    angle = positions.unsqueeze(-1).float() * rate
+    turn = torch.polar(torch.ones_like(angle), angle)
+    numbers = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(numbers * turn).flatten(-2).type_as(x)
+
+
+@variant("positions.alibi_bias", "slopes by powers of a tensor in float32")
+def alibi_by_tensor_powers(num_heads, query_length, key_length):
+    base = torch.pow(torch.tensor(2.0), torch.tensor(-8.0 / num_heads))
+    slopes = torch.pow(base, torch.arange(1, num_heads + 1).float())
+    query = torch.arange(query_length) + key_length - query_length
+    return -(query[:, None] - torch.arange(key_length)[None]).abs().float() * slopes[:, None, None]

@@ -337,3 +337,82 @@ class BlockFromFields(nn.Module):
     def _cross(self, context, mask):
         used = attention_function(self.config, training=self.training, cross=True)
         return lambda y: self.cross_attention(y, context=context, mask=mask, attend=used)
+
+
+@variant("layers.LayerNorm", "in float32 inside, eps a tensor")
+class LayerNormInFloat32(nn.Module):
+    def __init__(self, d_model, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model))
+        self.eps = torch.tensor(eps)
+
+    def forward(self, x):
+        wide = x.float()
+        centred = wide - wide.mean(-1, keepdim=True)
+        normal = centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normal.to(x.dtype) * self.weight + self.bias
+
+
+@variant("layers.RMSNorm", "in float32 inside, as Llama's")
+class RMSNormLlama(nn.Module):
+    def __init__(self, d_model, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.variance_epsilon = eps
+
+    def forward(self, hidden_states):
+        input_dtype = hidden_states.dtype
+        hidden_states = hidden_states.to(torch.float32)
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+        return self.weight * hidden_states.to(input_dtype)
+
+
+@variant("layers.gelu", "constants that are tensors in float32")
+def gelu_by_tensors(x, approximate="none"):
+    if approximate == "none":
+        return 0.5 * x * (1.0 + torch.erf(x / torch.sqrt(torch.tensor(2.0))))
+    if approximate == "tanh":
+        cubic = x + torch.tensor(0.044715) * torch.pow(x, 3)
+        return 0.5 * x * (1.0 + torch.tanh(torch.sqrt(torch.tensor(2 / torch.pi)) * cubic))
+    raise ValueError(f"there is no form {approximate!r}")
+
+
+@variant("layers.FeedForward", "gelu with constants in float32, a probability that is a tensor")
+class FeedForwardTensors(nn.Module):
+    def __init__(self, d_model, d_ff, activation="relu", bias=True, dropout=0.0):
+        super().__init__()
+        if activation not in {"relu", "gelu", "gelu_tanh"}:
+            raise ValueError(f"no activation {activation!r}")
+        self.up, self.down = nn.Linear(d_model, d_ff, bias), nn.Linear(d_ff, d_model, bias)
+        self.activation = activation
+        self.keep = 1 - torch.tensor(dropout)
+
+    def forward(self, x):
+        hidden = self.up(x)
+        if self.activation == "relu":
+            hidden = torch.maximum(hidden, torch.tensor(0.0))
+        elif self.activation == "gelu":
+            hidden = hidden * 0.5 * (1 + torch.erf(hidden * torch.tensor(0.5).sqrt()))
+        else:
+            inner = torch.tensor(2 / torch.pi).sqrt() * (hidden + torch.tensor(0.044715) * hidden**3)
+            hidden = hidden * torch.tensor(0.5) * (1 + inner.tanh())
+        if self.training:
+            hidden = hidden * (torch.rand(hidden.shape) < self.keep) / self.keep
+        return self.down(hidden)
+
+
+@variant("layers.SwiGLU", "the gate's sigmoid in float32")
+class SwiGLUInFloat32(nn.Module):
+    def __init__(self, d_model, d_ff, bias=False, dropout=0.0):
+        super().__init__()
+        self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        gate = self.gate(x)
+        share = torch.sigmoid(gate.float()).to(gate.dtype)
+        return self.down(self.dropout(gate * share * self.up(x)))

@@ -346,3 +346,95 @@ def load_by_putting_back(path, model, optimizer):
         model.load_state_dict(before)
         raise ValueError("another model or optimiser") from error
     return found["step"]
+
+
+@variant("training.cross_entropy", "one-hot targets in float32, smoothing as a tensor")
+def cross_entropy_by_float_targets(logits, targets, ignore_index=-100, label_smoothing=0.0):
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError("logits and targets do not fit")
+    counts = targets != ignore_index
+    rows, ids = logits[counts], targets[counts]
+    smoothing = torch.tensor(label_smoothing)
+    wanted = F.one_hot(ids, num_classes=logits.size(-1)).float()
+    wanted = wanted * (1 - smoothing) + smoothing / logits.size(-1)
+    losses = -(wanted * torch.log_softmax(rows, dim=-1)).sum(dim=-1)
+    return losses.sum() / max(1, losses.numel())
+
+
+@variant("training.AdamW", "a step that is a tensor, as PyTorch's")
+class AdamWByTensorStep(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+        if lr < 0 or eps < 0 or weight_decay < 0 or not 0 <= betas[0] < 1 or not 0 <= betas[1] < 1:
+            raise ValueError("a setting is out of range")
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                state["exp_avg"].mul_(beta1).add_(p.grad, alpha=1 - beta1)
+                state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                first = state["exp_avg"] / (1 - beta1 ** state["step"])
+                second = state["exp_avg_sq"] / (1 - beta2 ** state["step"])
+                p.sub_(group["lr"] * first / (second.sqrt() + group["eps"]))
+        return loss
+
+
+@variant("training.AdamW", "means and betas in float32")
+class AdamWInFloat32(torch.optim.Optimizer):
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+        if min(lr, eps, weight_decay, *betas) < 0 or max(betas) >= 1:
+            raise ValueError("a setting is out of range")
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = torch.enable_grad()(closure)() if closure is not None else None
+        for group in self.param_groups:
+            beta1, beta2 = torch.tensor(group["betas"], dtype=torch.float32)
+            for p in (p for p in group["params"] if p.grad is not None):
+                state, gradient = self.state[p], p.grad.float()
+                if not state:
+                    state |= {"t": torch.zeros(()), "m": torch.zeros(p.shape), "v": torch.zeros(p.shape)}
+                state["t"] = state["t"] + 1
+                state["m"] = beta1 * state["m"] + (1 - beta1) * gradient
+                state["v"] = beta2 * state["v"] + (1 - beta2) * gradient**2
+                m, v = state["m"] / (1 - beta1 ** state["t"]), state["v"] / (1 - beta2 ** state["t"])
+                p.copy_(p - group["lr"] * group["weight_decay"] * p - group["lr"] * m / (v.sqrt() + group["eps"]))
+        return loss
+
+
+@variant("training.warmup_cosine", "by tensors in float32")
+def warmup_cosine_by_tensors(step, max_lr, min_lr, warmup_steps, total_steps):
+    if total_steps <= warmup_steps:
+        raise ValueError("total_steps must be more than warmup_steps")
+    if step < warmup_steps:
+        return (torch.tensor(max_lr) * step / warmup_steps).item()
+    share = torch.tensor((step - warmup_steps) / (total_steps - warmup_steps)).clamp(max=1.0)
+    return float(min_lr + (max_lr - min_lr) * 0.5 * (1 + torch.cos(torch.pi * share)))
+
+
+@variant("training.clip_gradients", "sums and factor in float32")
+def clip_in_float32(parameters, max_norm):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    total = torch.tensor(0.0)
+    for gradient in gradients:
+        total += gradient.float().pow(2).sum()
+    total = total.sqrt()
+    factor = torch.minimum(torch.tensor(1.0), torch.tensor(max_norm) / (total + torch.tensor(1e-6)))
+    for gradient in gradients:
+        gradient.mul_(factor)
+    return total

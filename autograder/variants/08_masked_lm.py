@@ -248,3 +248,30 @@ class ModelWithSquareMask(nn.Module):
         if chosen is not None:
             x = x.reshape(-1, x.size(-1))[chosen.reshape(-1).nonzero().squeeze(-1)]
         return self.output(self.head_norm(self.transform(x)))
+
+
+@variant("bert.mask_tokens", "shares that are tensors in float32")
+def masks_by_tensor_shares(ids, mask_id, vocab_size, special_ids, generator, probability=0.15):
+    ordinary = torch.tensor([token for token in range(vocab_size) if token not in set(special_ids)], dtype=ids.dtype)
+    if len(ordinary) == 0:
+        raise ValueError("every token is special")
+    shares = torch.full(ids.shape, probability)
+    shares[torch.isin(ids, torch.tensor(list(special_ids), dtype=ids.dtype))] = 0.0
+    chosen = torch.bernoulli(shares, generator=generator).bool()
+    masked = torch.bernoulli(torch.full(ids.shape, 0.8), generator=generator).bool() & chosen
+    random = torch.bernoulli(torch.full(ids.shape, 0.5), generator=generator).bool() & chosen & ~masked
+    drawn = ordinary[torch.randint(len(ordinary), ids.shape, generator=generator)]
+    inputs = ids.clone()
+    inputs[masked] = mask_id
+    inputs[random] = drawn[random]
+    labels = ids.clone()
+    labels[~chosen] = -100
+    return inputs, labels
+
+
+@variant("bert.masked_lm_loss", "weights in float32")
+def loss_by_float_weights(logits, labels):
+    asked = (labels != -100).float()
+    rows = torch.log_softmax(logits.float(), dim=-1)
+    of_label = rows.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return (-(of_label * asked).sum() / torch.maximum(asked.sum(), torch.tensor(1.0))).to(logits.dtype)

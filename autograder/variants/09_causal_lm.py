@@ -309,3 +309,24 @@ def gauss_newton(sizes, losses):
             break
     _, (slope, floor) = line(exponent)
     return exponent, (slope * torch.exp(exponent * middle)).item(), floor.item()
+
+
+@variant("gpt.perplexity", "the power of a tensor in float32")
+@torch.no_grad()
+def power_of_a_tensor(model, ids, context_length, stride):
+    if len(ids) < 2 or not 1 <= stride <= context_length:
+        raise ValueError("nothing to score, or a stride that leaves tokens out")
+    training = model.training
+    model.eval()
+    losses, end = [], 0
+    for start in range(0, len(ids), stride):
+        if end == len(ids) - 1:
+            break
+        inputs, targets = ids[start : start + context_length][: len(ids) - 1 - start], ids[start + 1 :]
+        new = start + len(inputs) - end
+        logits = model(inputs.unsqueeze(0))[0]
+        losses += functional.cross_entropy(logits[-new:], targets[: len(inputs)][-new:], reduction="none").tolist()
+        end = start + len(inputs)
+    model.train(training)
+    mean = torch.tensor(losses).mean()
+    return torch.exp(torch.tensor(mean.item())).item()

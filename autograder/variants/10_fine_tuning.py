@@ -357,3 +357,36 @@ def span_by_list(start_logits, end_logits, max_length):
     ).unbind(1)
     best = (start_logits[..., starts] + end_logits[..., ends]).argmax(dim=-1)
     return starts[best], ends[best]
+
+
+@variant("finetuning.class_weights", "shares in float32")
+def weights_by_shares(labels, num_classes):
+    shares = torch.zeros(num_classes)
+    for label in labels.tolist():
+        if not 0 <= label < num_classes:
+            raise ValueError(f"{label} is no class")
+        shares[label] += 1
+    if (shares == 0).any():
+        raise ValueError(f"no label says {int(shares.argmin())}")
+    shares /= torch.tensor(float(len(labels)))
+    return torch.reciprocal(shares * torch.tensor(float(num_classes)))
+
+
+@variant("finetuning.precision_recall_f1", "means of float32 tensors")
+def scores_by_float_means(targets, predictions, num_classes, average=None):
+    if targets.shape != predictions.shape or average not in (None, "macro", "micro"):
+        raise ValueError("shapes, or average")
+    both = torch.cat([targets.reshape(-1), predictions.reshape(-1)])
+    if both.numel() and (both.min() < 0 or both.max() >= num_classes):
+        raise ValueError("a number is out of range")
+    classes = torch.arange(num_classes).unsqueeze(1)
+    true, said = (targets.reshape(1, -1) == classes).float(), (predictions.reshape(1, -1) == classes).float()
+    if average == "micro":
+        true, said = true.reshape(1, -1), said.reshape(1, -1)
+    tiny = torch.tensor(1e-12)
+    hits = (true * said).sum(1)
+    precision, recall = hits / torch.maximum(said.sum(1), tiny), hits / torch.maximum(true.sum(1), tiny)
+    f1 = torch.tensor(2.0) * precision * recall / torch.maximum(precision + recall, tiny)
+    if average == "micro":
+        return precision[0], recall[0], f1[0]
+    return (precision.mean(), recall.mean(), f1.mean()) if average == "macro" else (precision, recall, f1)

@@ -450,3 +450,35 @@ def beams_of_fixed_number(
     chosen = [text for _, text in finished[:num_return_sequences]]
     width = max(len(text) for text in chosen)
     return torch.stack([functional.pad(text, (0, width - len(text)), value=end_id or 0) for text in chosen])
+
+
+@variant("generation.top_p_filter", "shares summed in float32")
+def top_p_in_float32(logits, p):
+    if not 0 < p <= 1:
+        raise ValueError("p")
+    if p == 1:
+        return logits
+    ordered = torch.sort(logits, descending=True)[0]
+    shares = torch.softmax(ordered.float(), dim=-1)
+    goes = torch.cumsum(shares, dim=-1) - shares >= torch.tensor(p)
+    limit = ordered.masked_fill(goes, float("inf")).min(-1, keepdim=True).values
+    return torch.where(logits >= limit, logits, torch.tensor(float("-inf"), dtype=logits.dtype))
+
+
+@variant("generation.repetition_penalty", "a penalty that is a tensor in float32")
+def penalty_as_tensor(logits, ids, penalty):
+    if penalty < 1.0:
+        raise ValueError("the penalty must be at least 1")
+    score = torch.gather(logits, 1, ids)
+    score = torch.where(score < 0, score * torch.tensor(penalty), score / torch.tensor(penalty))
+    return logits.scatter(1, ids, score)
+
+
+@variant("generation.draw", "a temperature that is a tensor in float32")
+def draw_by_tensor_temperature(logits, temperature, top_k, top_p, generator):
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    scaled = logits / torch.tensor(float(temperature))
+    scaled = scaled if top_k is None else top_k_filter(scaled, top_k)
+    scaled = scaled if top_p is None else top_p_filter(scaled, top_p)
+    return torch.multinomial(torch.softmax(scaled, dim=-1), num_samples=1, generator=generator)

@@ -277,3 +277,23 @@ def cosines_of_pytorch(query, vectors, k):
     cosines = functional.cosine_similarity(query[..., None, :], vectors, dim=-1)
     order = cosines.argsort(dim=-1, descending=True)[..., :k]
     return cosines.gather(-1, order), order
+
+
+@variant("pretrained.mean_pool", "a mask in float32, as in sentence-transformers")
+def pool_by_float_mask(vectors, mask):
+    weights = mask.unsqueeze(-1).expand(vectors.size()).float()
+    total = torch.sum(vectors.masked_fill(~mask.unsqueeze(-1), 0.0).float() * weights, 1)
+    return (total / torch.clamp(weights.sum(1), min=1e-9)).to(vectors.dtype)
+
+
+@variant("pretrained.search", "lengths in float32")
+def search_by_float_lengths(query, vectors, k):
+    if k < 1 or k > vectors.shape[0]:
+        raise ValueError("k")
+    lengths = torch.linalg.vector_norm(vectors.float(), dim=-1), torch.linalg.vector_norm(query.float(), dim=-1)
+    tiny = torch.tensor(1e-30)
+    cosines = (query / torch.maximum(lengths[1], tiny).unsqueeze(-1)) @ (
+        vectors / torch.maximum(lengths[0], tiny).unsqueeze(-1)
+    ).T
+    best = cosines.to(vectors.dtype).topk(k)
+    return best.values, best.indices
