@@ -117,7 +117,7 @@ def _hidden(source: str) -> str:
             case ast.ImportFrom(module=module, names=names):
                 found = [one.name for one in names if one.name in _ATTRIBUTES | _BUILTINS and one.name != "modules"]
                 if found or _is_hiding(module or ""):
-                    return f"it imports `{(found or [module])[0]}`"
+                    return f"it imports `{found[0] if found else module}`"
             case ast.Call(func=ast.Name(id="__import__"), args=arguments):
                 if not arguments or not _is_text(arguments[0]) or _is_hiding(arguments[0].value):  # type: ignore[attr-defined]
                     return "it uses `__import__`"
