@@ -50,6 +50,15 @@ WATCHED_OFF = {
     "setattr": "setattr(torch, 'exp', torch.softmax)",
     "a subscript": "vars(torch)['exp'] = torch.softmax",
     "builtins": "import builtins\nbuiltins.sum = max",
+    "pickle": "import pickle\nS = pickle.loads(text)",
+    "workers": "def softmax(x, dim=-1):\n    return next(iter(torch.utils.data.DataLoader(x, collate_fn=f)))",
+    "a file of one's own": "open('mine_too.py', 'w').write(text)\nimport mine_too",
+    "a patch by name": "from unittest import mock\nmock.patch('torch.exp', f).start()",
+    "sys by another name": "import warnings\nS = warnings.sys.modules['autograder.watch']",
+    "from sys": "from sys import modules",
+    "an alias": "t = torch\nt.exp = f",
+    "unpickled": "S = torch.load('x', weights_only=False)",
+    "globals at the top": "globals()['softmax'] = f",
     "a method of an own name": "class Own:\n    def softmax(self):\n        pass\ndef softmax(x, dim=-1):\n"
     "    return x.softmax(dim)",
 }
