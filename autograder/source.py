@@ -4,7 +4,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,8 +14,19 @@ import torch
 
 from autograder.checks import Check
 from autograder.comparing import is_comparison
-from autograder.facts import Facts, facts_of
-from autograder.forbidden import resolve
+from autograder.facts import facts_of
+from autograder.meanings import (
+    LATER,
+    Definition,
+    Meaning,
+    blocks,
+    imported,
+    live,
+    local_names,
+    path_of,
+    stored_names,
+    truth_of,
+)
 from autograder.syntax import parse
 from autograder.vocabulary import refused, refused_path
 
@@ -101,29 +112,10 @@ def given_to(check: Check) -> frozenset[str]:
     return frozenset(given | (set(vars(reference)) if isinstance(reference, type) else set()))
 
 
-@dataclass(frozen=True, eq=False)
-class _Definition:
-    """What a name stands for: a function or class, or the value that was assigned to it.
-
-    Args:
-        node: the definition or the value.
-        source: the cell.
-        names: what names meant at that moment; None for what looks them up only when it is called.
-    """
-
-    node: ast.AST
-    source: str
-    names: "dict[str, _Meaning] | None" = None
-
-
-_Meaning = str | bool | _Definition | None
-"""A dotted path, a constant, a definition of the student's, or nothing that can be known (a loop's variable)."""
-
-
 class _Reader:
     def __init__(self, sources: Iterable[str], allowed: frozenset[str], given: frozenset[str]) -> None:
-        self.names: dict[str, _Meaning] = dict(USUAL)
-        self.attached: dict[str, list[_Definition]] = {}
+        self.names: dict[str, Meaning] = dict(USUAL)
+        self.attached: dict[str, list[Definition]] = {}
         self.allowed, self.given = allowed, given
         trees = [(parse(source) or ast.Module([], []), source) for source in sources]
         self.facts = facts_of(tree for tree, _ in trees)
@@ -134,11 +126,11 @@ class _Reader:
     def read(self, symbol: str) -> Reading:
         """Everything that the symbol's definition can reach."""
         reading = Reading()
-        waiting: list[_Meaning] = [self.names.get(symbol), *self.attached.get(symbol, [])]
+        waiting: list[Meaning] = [self.names.get(symbol), *self.attached.get(symbol, [])]
         seen = set[int]()
         while waiting:
             definition = waiting.pop(0)
-            if not isinstance(definition, _Definition) or id(definition) in seen:
+            if not isinstance(definition, Definition) or id(definition) in seen:
                 continue
             seen.add(id(definition))
             reading.reached.append(definition.node)
@@ -164,22 +156,22 @@ class _Reader:
         for statement in live(statements, self.names, self.facts):
             match statement:
                 case ast.Import() | ast.ImportFrom():
-                    self.names |= _imported(statement)
+                    self.names |= imported(statement)
                 case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                    self.names[name] = _Definition(statement, source)
+                    self.names[name] = Definition(statement, source)
                     self.attached.pop(name, None)
                 case ast.Assign(targets=targets, value=value):
-                    meaning = _Definition(value, source, dict(self.names))
+                    meaning = Definition(value, source, dict(self.names))
                     for target in targets:
                         self._assign(target, meaning)
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    self.names[name] = _Definition(value, source, dict(self.names))
+                    self.names[name] = Definition(value, source, dict(self.names))
                 case _:
-                    for block in _blocks(statement):
+                    for block in blocks(statement):
                         self._enter(block, source)
 
-    def _assign(self, target: ast.expr, meaning: _Definition) -> None:
-        names = list(_stored(target))
+    def _assign(self, target: ast.expr, meaning: Definition) -> None:
+        names = list(stored_names(target))
         if len(names) == 1 and isinstance(target, ast.Name):
             self.attached.pop(target.id, None)
         self.names |= dict.fromkeys(names, meaning)
@@ -193,9 +185,9 @@ class _Reader:
             shared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
             for node in ast.walk(function) if shared else ():
                 if isinstance(node, ast.Assign):
-                    for name in (name for target in node.targets for name in _stored(target) if name in shared):
-                        self.attached.setdefault(name, []).append(_Definition(node.value, source))
-                        self.names.setdefault(name, _Definition(node.value, source))
+                    for name in (name for target in node.targets for name in stored_names(target) if name in shared):
+                        self.attached.setdefault(name, []).append(Definition(node.value, source))
+                        self.names.setdefault(name, Definition(node.value, source))
 
 
 class _Visit:
@@ -205,10 +197,10 @@ class _Visit:
         self.reader, self.facts, self.source = reader, reader.facts, source
         self.found: list[Use] = []
         self.unclear: list[str] = []
-        self.mentioned: list[_Definition] = []
+        self.mentioned: list[Definition] = []
         self.named: list[str] = []
 
-    def look_into(self, definition: _Definition, names: dict[str, _Meaning]) -> None:
+    def look_into(self, definition: Definition, names: dict[str, Meaning]) -> None:
         """Look for uses in a definition, its body included."""
         match definition.node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
@@ -218,16 +210,16 @@ class _Visit:
             case node:
                 self.look(node, names)
 
-    def look(self, node: ast.AST, names: dict[str, _Meaning]) -> None:
+    def look(self, node: ast.AST, names: dict[str, Meaning]) -> None:
         """Look for uses in a node, where names have these meanings."""
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                if node.decorator_list or not isinstance(names.get(name), _Definition):
-                    self.look_into(_Definition(node, self.source), names)  # else it counts where it is mentioned
+                if node.decorator_list or not isinstance(names.get(name), Definition):
+                    self.look_into(Definition(node, self.source), names)  # else it counts where it is mentioned
             case ast.Lambda():
                 self._function(node, names)
             case ast.Assert() | ast.Expr() if is_comparison(
-                node, lambda owner: _path(owner, names).partition(".")[0] == "torch", self.facts.own
+                node, lambda owner: path_of(owner, names).partition(".")[0] == "torch", self.facts.own
             ):
                 pass  # it changes nothing
             case ast.If() | ast.For() | ast.While() | ast.With() | ast.Try():
@@ -244,13 +236,13 @@ class _Visit:
             case ast.AnnAssign(value=value):
                 self._look_at_all([value], names)
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name() | ast.Attribute() | ast.Call() as value) if (
-                names.get(name) == _path(value, names) != ""
+                names.get(name) == path_of(value, names) != ""
             ):
                 pass  # it counts where the name is used
             case ast.Call(func=ast.Name(id="isinstance" | "issubclass")):
                 self._look_at_all(node.args[:1], names)
             case ast.Compare(left=left, comparators=others):
-                self._look_at_all([one for one in (left, *others) if not _path(one, names)], names)
+                self._look_at_all([one for one in (left, *others) if not path_of(one, names)], names)
             case ast.MatchClass(patterns=patterns, kwd_patterns=more):
                 self._look_at_all([*patterns, *more], names)
             case ast.Call(func=ast.Name(id="getattr"), args=[owner, ast.Constant(value=str(attribute)), *rest]) if (
@@ -260,38 +252,38 @@ class _Visit:
                 self._look_at_all([made, *rest], names)
             case ast.ImportFrom() | ast.Import():
                 pass  # it counts where the name is used
-            case ast.Call() if _path(node, names):
-                if name := self.reader.refused(_path(node, names)):
+            case ast.Call() if path_of(node, names):
+                if name := self.reader.refused(path_of(node, names)):
                     self._add(name, node)
             case ast.Attribute() | ast.Name(ctx=ast.Load()):
                 self._reference(node, names)
             case _:
                 self._look_at_all(ast.iter_child_nodes(node), names)
 
-    def _look_at_all(self, nodes: Iterable[object], names: dict[str, _Meaning]) -> None:
+    def _look_at_all(self, nodes: Iterable[object], names: dict[str, Meaning]) -> None:
         for node in nodes:
             if isinstance(node, ast.AST):
                 self.look(node, names)
 
-    def _block(self, node: ast.stmt, names: dict[str, _Meaning]) -> None:
+    def _block(self, node: ast.stmt, names: dict[str, Meaning]) -> None:
         for name, value in ast.iter_fields(node):
             if isinstance(value, list) and name in ("body", "orelse", "finalbody"):
                 self._look_at_all(live(value, names, self.facts), names)
             else:
                 self._look_at_all(value if isinstance(value, list) else [value], names)
 
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, names: dict[str, _Meaning]) -> None:
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, names: dict[str, Meaning]) -> None:
         arguments = node.args
         defaults = [*arguments.defaults, *filter(None, arguments.kw_defaults)]
         self._look_at_all([*defaults, *getattr(node, "decorator_list", [])], names)
-        inner = names | _local(node, names, self.source, self.facts)
+        inner = names | local_names(node, names, self.source, self.facts)
         for name, meaning in inner.items():
-            if isinstance(meaning, _Definition) and meaning.names is _LATER:
-                inner[name] = _Definition(meaning.node, meaning.source, inner)
+            if isinstance(meaning, Definition) and meaning.names is LATER:
+                inner[name] = Definition(meaning.node, meaning.source, inner)
         body = [node.body] if isinstance(node, ast.Lambda) else list(live(node.body, inner, self.facts))
         self._look_at_all(body, inner)
 
-    def _class(self, node: ast.ClassDef, names: dict[str, _Meaning]) -> None:
+    def _class(self, node: ast.ClassDef, names: dict[str, Meaning]) -> None:
         self._look_at_all([*node.bases, *node.keywords, *node.decorator_list], names)
         for statement in live(node.body, names, self.facts):
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -300,13 +292,13 @@ class _Visit:
             else:
                 self.look(statement, names)
 
-    def _reference(self, node: ast.Attribute | ast.Name, names: dict[str, _Meaning]) -> None:
-        path = _path(node, names)
+    def _reference(self, node: ast.Attribute | ast.Name, names: dict[str, Meaning]) -> None:
+        path = path_of(node, names)
         if path and (name := self.reader.refused(path)):
             self._add(name, node)
         elif isinstance(node, ast.Name):
             self.named.append(node.id)
-            if isinstance(meaning := names.get(node.id), _Definition):
+            if isinstance(meaning := names.get(node.id), Definition):
                 self.mentioned.append(meaning)
         elif not path:
             own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
@@ -321,10 +313,6 @@ class _Visit:
         lines = self.source.splitlines()
         text = lines[node.lineno - 1].strip() if node.lineno <= len(lines) else ""
         self.found.append(Use(name, node.lineno, text))
-
-
-_LATER: dict[str, _Meaning] = {}
-"""Stands for the names of a function's body until they are all known."""
 
 
 @lru_cache(maxsize=4096)
@@ -349,142 +337,3 @@ def _made_of(path: str, allowed: frozenset[str], given: frozenset[str]) -> str:
     except (ImportError, ValueError, OSError):
         return ""
     return path if text and in_source([text], symbol, allowed, given) else ""
-
-
-_PATHS = (ast.Name, ast.Attribute, ast.Call)
-"""Expressions that may stand for a dotted path."""
-
-
-def _path(node: ast.expr, names: dict[str, _Meaning]) -> str:
-    """The dotted path that an expression stands for, through imports and through names given to it; else empty."""
-    if isinstance(node, ast.Attribute):
-        front = _path(node.value, names)
-        return f"{front}.{node.attr}" if front else ""
-    match node:
-        case ast.Call(func=ast.Name(id="__import__"), args=[ast.Constant(value=str(module)), *_]):
-            return module.partition(".")[0]
-        case ast.Call(func=function, args=[ast.Constant(value=str(module)), *_]) if not isinstance(function, ast.Call):
-            return module if _path(function, names) == "importlib.import_module" else ""
-    meaning = names.get(node.id) if isinstance(node, ast.Name) else None
-    if isinstance(meaning, _Definition) and isinstance(meaning.node, _PATHS) and meaning.names:
-        return _path(meaning.node, meaning.names)
-    if meaning is None and isinstance(node, ast.Name) and node.id not in names:
-        starred = (f"{module}.{node.id}" for name, module in names.items() if name.startswith("* "))
-        return next((path for path in starred if resolve(path) is not None), "")
-    return meaning if isinstance(meaning, str) else ""
-
-
-def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, _Meaning]:
-    if isinstance(statement, ast.Import):
-        return {
-            alias.asname or alias.name.partition(".")[0]: alias.name if alias.asname else alias.name.partition(".")[0]
-            for alias in statement.names
-        }
-    module = "." * statement.level + (statement.module or "")
-    return {
-        f"* {module}" if alias.name == "*" else alias.asname or alias.name: (
-            module if alias.name == "*" else f"{module}.{alias.name}"
-        )
-        for alias in statement.names
-    }
-
-
-def _local(
-    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, names: dict[str, _Meaning], source: str, facts: Facts
-) -> dict[str, _Meaning]:
-    """What the names mean that a function binds itself: its arguments, what it assigns, what it imports."""
-    found = _arguments(node, facts)
-    inner = [child for child in ast.walk(node) if child is not node]
-    stored = [child.id for child in inner if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store)]
-    for child in inner:
-        match child:
-            case ast.Global(names=shared) | ast.Nonlocal(names=shared):
-                for name in shared:
-                    found.pop(name, None)
-            case ast.Import() | ast.ImportFrom():
-                found |= _imported(child)
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name() | ast.Attribute() | ast.Call() as value):
-                path = _path(value, names | found)
-                found[name] = path if path and stored.count(name) == 1 and name not in found else None
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                known = found.get(name, _UNSEEN)
-                found[name] = _Definition(child, source, _LATER) if known is _UNSEEN else None
-            case ast.Name(id=name, ctx=ast.Store()):
-                if isinstance(found.setdefault(name, None), bool | _Definition):
-                    found[name] = None
-    return found
-
-
-_UNSEEN: _Meaning = "?"
-
-
-def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, facts: Facts) -> dict[str, _Meaning]:
-    """The names of a function's arguments; a constant where no call gives another than the default."""
-    arguments = node.args
-    found: dict[str, _Meaning] = {
-        argument.arg: None for argument in ast.walk(arguments) if isinstance(argument, ast.arg)
-    }
-    name = getattr(node, "name", "")
-    placed = [*arguments.posonlyargs, *arguments.args]
-    first = len(placed) - len(arguments.defaults)
-    defaults = [(placed[first + i], first + i, default) for i, default in enumerate(arguments.defaults)]
-    named = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    for argument, place, default in [*defaults, *((argument, 98, default) for argument, default in named)]:
-        value = default.value if isinstance(default, ast.Constant) else None
-        if isinstance(value, bool) and facts.never_given(name, argument, place):
-            found[argument.arg] = value
-    return found
-
-
-def _stored(target: ast.AST) -> Iterator[str]:
-    for node in ast.walk(target):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-
-
-def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
-    """The blocks of statements within one."""
-    for part in (statement, *getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
-        yield from (getattr(part, name, []) for name in ("body", "orelse", "finalbody"))
-
-
-def live(statements: Iterable[ast.stmt], names: dict[str, _Meaning], facts: Facts) -> Iterator[ast.stmt]:
-    """The statements of a block that can be reached, as far as constants and jumps say."""
-    for statement in statements:
-        truth = truth_of(statement.test, names, facts) if isinstance(statement, ast.If | ast.While) else None
-        if isinstance(statement, ast.If | ast.While) and truth is not None:
-            yield from live(statement.body if truth else statement.orelse, names, facts)
-            continue
-        yield statement
-        if isinstance(statement, ast.Return | ast.Raise | ast.Break | ast.Continue):
-            return
-
-
-def truth_of(test: ast.expr, names: dict[str, _Meaning], facts: Facts) -> bool | None:
-    """Whether a condition always holds, or never; None where that is not known."""
-    match test:
-        case ast.Constant(value=value):
-            return bool(value)
-        case ast.Name(id=name):
-            meaning = names.get(name)
-            if isinstance(meaning, bool):
-                return meaning
-            is_shared = name not in names or (
-                isinstance(meaning, _Definition) and isinstance(meaning.node, ast.Constant)
-            )
-            is_shared = is_shared or meaning == "typing.TYPE_CHECKING"
-            return facts.constant(name) if is_shared else None
-        case ast.Attribute(attr="TYPE_CHECKING"):
-            return False
-        case ast.Attribute(attr=name):
-            return facts.constant(f".{name}")
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            truth = truth_of(operand, names, facts)
-            return None if truth is None else not truth
-        case ast.BoolOp(op=operator, values=values):
-            truths = [truth_of(value, names, facts) for value in values]
-            decides = isinstance(operator, ast.Or)
-            if decides in truths:
-                return decides
-            return None if None in truths else not decides
-    return None

@@ -89,7 +89,7 @@ def _take_out_operator(name: str) -> None:
         keys = list(_KEYS)
         if torch._C._dispatch_has_kernel_for_dispatch_key(full, "CompositeImplicitAutograd"):
             keys += ["AutogradCPU", "AutogradNestedTensor"]
-        library = torch.library.Library("aten", "IMPL")
+        library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
         _kept.append(library)  # its kernels go when it goes
         for key in keys:
             try:

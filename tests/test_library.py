@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from autograder.checks import Check, of_chapter, register
+from autograder.doubts import take_out_call
 from autograder.library import given_definitions, library, reference_source, write_library
 from course import chapters
 
@@ -118,6 +119,22 @@ print(type(make_norm(TransformerConfig(1, d_model=8))).__name__)
         first, second = run(tmp_path, code).splitlines()
         assert "layers.LayerNorm is there only after its exercise has been graded" in first
         assert second == "LayerNorm"
+
+    def test_the_answer_can_be_taken_out_before_the_first_cell(self, tmp_path: Path) -> None:
+        """Although a cell then switches the watch off, all that it reaches is NaN; the reference is as it was."""
+        write_library("01_attention", tmp_path)
+        (check,) = (check for check in of_chapter("01_attention") if check.symbol == "softmax")
+        code = f"""
+{take_out_call(check)}
+import contextlib, torch
+import autograder, autograder.probe
+autograder.probe.watching = lambda seen: contextlib.nullcontext()
+x = torch.randn(2, 3)
+print(bool(vars(torch)["soft" + "max"](x, -1).isnan().all()))
+autograder.adopt({check.name!r}, {reference_source(check)!r}, own := {{}})
+print(bool(torch.allclose(own["softmax"](x).sum(-1), torch.ones(2))))
+"""
+        assert run(tmp_path, code).split() == ["True", "True"]
 
     def test_every_reference_can_be_adopted_in_order(self, chapter: str, folder: Path) -> None:
         calls = "".join(

@@ -68,7 +68,22 @@ class TestImportsPointOneWay:
     def test_autograder_does_not_know_its_tests(self, path: Path) -> None:
         assert not packages(path) & {"tests", "benchmarks"}
 
-    @pytest.mark.parametrize("name", ["jailed", "pending", "forbidden", "probe", "settings", "wire"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "comparing",
+            "forbidden",
+            "jailed",
+            "origins",
+            "pending",
+            "probe",
+            "settings",
+            "take_out",
+            "vocabulary",
+            "watch",
+            "wire",
+        ],
+    )
     def test_what_runs_beside_the_student_knows_no_answer(self, name: str) -> None:
         own = {
             one
@@ -78,9 +93,13 @@ class TestImportsPointOneWay:
         # A config is a list of choices; how they are carried out stands elsewhere.
         allowed = {
             "autograder.wire",
+            "autograder.comparing",
             "autograder.forbidden",
+            "autograder.vocabulary",
+            "autograder.watch",
             "autograder.pending",
             "autograder.probe",
+            "autograder.origins",
             "autograder.settings",
             "solutions.config",
         }
@@ -102,7 +121,8 @@ class TestImportsPointOneWay:
             [sys.executable, "-c", lines, str(ROOT / "autograder")], capture_output=True, text=True, check=True
         )
         assert set(ast.literal_eval(done.stdout)) == {
-            "autograder", "autograder.forbidden", "autograder.settings", "autograder.wire", "autograder.probe",
+            "autograder", "autograder.comparing", "autograder.forbidden", "autograder.origins", "autograder.probe",
+            "autograder.settings", "autograder.vocabulary", "autograder.watch", "autograder.wire",
             "solutions", "solutions.config",
         }  # fmt: skip
 
