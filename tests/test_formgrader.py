@@ -76,7 +76,7 @@ class Watch:
 
     def route(self, route: Route) -> None:
         url = route.request.url
-        if "/api/" in urlsplit(url).path and MARK in url:  # JupyterLab makes links of paths in a traceback, to its own files
+        if "/api/" in urlsplit(url).path and MARK in url:  # JupyterLab makes links of paths in a traceback
             route.fulfill(status=404)
         elif f"/{MARK}/" in url or f"%2F{MARK}%2F" in url:
             self.ran.add(url.replace("%2F", "/").partition(f"/{MARK}/")[2].partition("/")[0].partition("?")[0])
