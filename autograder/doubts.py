@@ -1,9 +1,10 @@
 """Finds, without running it, code whose use of the library cannot be read: reasons for a second look.
 
 Nothing that a kernel says of itself can be believed: a watch is switched off in two lines. Code that could do so, or
-that reaches for names which only exist while it runs, is not refused for that. The exercise is examined once more in a
-kernel out of which the answer was taken (`autograder.take_out`), and the lower verdict counts. What changes the
-course's or PyTorch's own code is told to the instructor as well.
+that reaches for names which only exist while it runs, is not refused for that. The exercise is examined once more, with
+what the student's cells define and nothing else of them, in a kernel out of which the answer was taken
+(`autograder.take_out`), and the lower verdict counts. What changes the course's or PyTorch's own code is told to the
+instructor as well, and is left out there.
 """
 
 import ast
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from autograder.checks import Check
+from autograder.definitions import definitions_only
 from autograder.forbidden import TABLE
 from autograder.source import given_to, read
-from autograder.syntax import parse
+from autograder.syntax import bound, first_line, parse
 from autograder.vocabulary import PACKAGES
 
 _BUILTINS = frozenset({"globals", "exec", "eval", "compile", "__builtins__", "get_ipython", "breakpoint"})
@@ -73,23 +75,27 @@ _HANDED = frozenset(
         "torch.ops.aten",
     }
 )
+_SOCKETS = ("socket", "_socket", "socketserver")
 _CLIENT = frozenset({"check", "earlier"})
+_USUAL = ("torch.backends.", "sys.stdout", "sys.stderr", "sys.path")
+"""What an honest notebook may change."""
+_MAGIC_SAID = "it uses the magic "
 
 
 def needs_second_look(check: Check, sources: Sequence[str]) -> str:
-    """Why an exercise should be examined once more without the answer in PyTorch; empty where there is no need.
+    """Why an exercise should be examined once more; empty where there is no need.
 
     Args:
         check: the exercise's check.
         sources: the code of the notebook up to the check, cell by cell.
     """
-    if not check.instead:
-        return ""
     for source in sources:
         if tampering := _tampering(source):
             return tampering[0]
         if hidden := _hidden(source):
             return hidden
+    if not check.instead:
+        return ""
     reading = read(sources, check.symbol, check.builds_on, given_to(check))
     if reading.unclear:
         return f"it has a method `{reading.unclear[0]}` of its own, and calls one of that name"
@@ -102,6 +108,29 @@ def needs_second_look(check: Check, sources: Sequence[str]) -> str:
 def tampering(sources: Iterable[str]) -> list[str]:
     """What of the cells changes the course's or PyTorch's own code, a sentence each, for the instructor."""
     return list(dict.fromkeys(said for source in sources for said in _tampering(source)))
+
+
+def plain_definitions(source: str, symbol: str) -> str:
+    """What a cell defines, as `definitions.definitions_only`, without what changes the course's or PyTorch's own code.
+
+    Args:
+        source: the cell's code.
+        symbol: a name that is needed.
+    """
+    tree = parse(source)
+    lines = source.split("\n")
+    modules = dict(_module_names(tree)) if tree is not None else {}
+    for statement in tree.body if tree is not None else []:
+        if any(_changes(ast.Module([statement], []), modules)):
+            first, last = first_line(statement) - 1, statement.end_lineno or statement.lineno
+            lines[first:last] = [""] * (last - first)
+    return definitions_only("\n".join(lines), symbol)
+
+
+def may_need_more(sources: Iterable[str]) -> bool:
+    """Whether what the cells define may not be all that an exercise needs, and nothing in them runs out of sight."""
+    hidden = [said for source in sources if (said := _hidden(source))]
+    return all(said.startswith(_MAGIC_SAID) for said in hidden) and not tampering(sources)
 
 
 def to_take_out(check: Check) -> list[str]:
@@ -125,9 +154,9 @@ def _hidden(source: str) -> str:
     """What in a cell may run code, or reach names, that its text does not show."""
     magics = [name for name in _MAGIC.findall(source) if name not in _HARMLESS]
     if magics:
-        return f"it uses the magic `%{magics[0]}`"
+        return f"{_MAGIC_SAID}`%{magics[0]}`"
     if re.search(r"^[ \t]*%time(it)?[ \t]+[^\s-]", source, re.MULTILINE):
-        return "it uses the magic `%time` with code on its line"
+        return f"{_MAGIC_SAID}`%time` with code on its line"
     tree = parse(source)
     if tree is None:
         return ""
@@ -193,8 +222,10 @@ def _handed_on(tree: ast.AST) -> Iterator[str]:
             yield f"it hands on the module `{ast.unparse(node)}`"
 
 
-def _changes(tree: ast.Module) -> Iterator[str]:
-    modules = dict(_module_names(tree))
+def _changes(tree: ast.Module, modules: dict[str, str] | None = None) -> Iterator[str]:
+    modules = dict(_module_names(tree)) if modules is None else modules
+    if any("check" in bound(statement) for statement in tree.body):
+        yield "it gives `check` another meaning"
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets) | ast.Delete(targets=targets):
@@ -207,8 +238,12 @@ def _changes(tree: ast.Module) -> Iterator[str]:
                 yield from _changed(ast.Attribute(owner, "...", ast.Store()), modules)
             case ast.Import(names=names):
                 for alias in names:
-                    if alias.name.startswith("autograder."):
+                    if alias.name.startswith("autograder.") or alias.name in _SOCKETS:
                         yield f"it imports `{alias.name}`"
+            case ast.ImportFrom(module=module) if module in _SOCKETS:
+                yield f"it imports `{module}`"
+            case ast.Constant(value="COURSE_JUDGE"):
+                yield "it looks for the judge"
             case ast.ImportFrom(module=module, names=names) if (module or "").partition(".")[0] == "autograder":
                 for alias in names:
                     if module != "autograder" or alias.name not in _CLIENT:
@@ -221,7 +256,8 @@ def _changes(tree: ast.Module) -> Iterator[str]:
 def _module_names(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """The names that stand for modules which nobody should change, as a cell imports them or as is usual."""
     yield from (("torch", "torch"), ("nn", "torch.nn"), ("F", "torch.nn.functional"), ("functional", "torch.nn"))
-    yield from (("Tensor", "torch.Tensor"), ("builtins", "builtins"), ("__builtins__", "builtins"), ("sys", "sys"))
+    yield from (("Tensor", "torch.Tensor"), ("builtins", "builtins"), ("__builtins__", "builtins"))
+    yield from ((name, name) for name in ("autograder", "solutions", "sys", "inspect", "linecache"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -247,4 +283,6 @@ def _changed(target: ast.expr, modules: dict[str, str]) -> Iterator[str]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("vars", "__import__"):
         node = node.args[0] if node.args else node
     if isinstance(node, ast.Name) and modules.get(node.id, "").partition(".")[0] in _GUARDED:
-        yield f"it changes `{ast.unparse(target)}`"
+        changed = ast.unparse(target)
+        if not changed.startswith(_USUAL):
+            yield f"it changes `{changed}`"

@@ -21,14 +21,15 @@ from nbformat.v4 import new_output
 from autograder import workers
 from autograder.checks import Check, of_chapter
 from autograder.definitions import definitions_only
-from autograder.doubts import take_out_call
+from autograder.doubts import plain_definitions, take_out_call
 from autograder.examiner import Question, Talk, listening
 from autograder.hearing import hear
-from autograder.judge import Part, Result
+from autograder.judge import Result
 from autograder.kernel import Ending, Kernel, Kernels
 from autograder.library import reference_source
+from autograder.lost import ENDED, lost, unasked
 from autograder.normalise import Normalised
-from autograder.record import Answer, Flag, How, Record
+from autograder.record import Answer, Flag, Record
 from autograder.render import to_html
 
 SECONDS_PER_CELL = 30.0
@@ -39,13 +40,6 @@ MAX_KEPT = 16 * 2**20
 SKIPPED = "skip-execution"
 OWN = "own-"
 """How the ids of the student's own cells begin, in a rebuilt notebook."""
-
-_ENDED = {
-    "time": "did not finish in time. Look for a loop that never ends.",
-    "crash": "ended the kernel. Look for a call that leaves Python, such as `exit` or `os._exit`.",
-    "memory": "used more memory than a kernel may have. Look for tensors that grow without need.",
-    "flood": "printed more than a page can hold. Remove the print from the loop.",
-}
 
 
 async def examine(submission: Normalised, chapter: str, student: str, seed: int, kernels: Kernels) -> Record:
@@ -97,7 +91,7 @@ class _Run:
         self.errors: dict[str, str] = {}
         self.used = 0.0  # seconds of the student's code
         self.room = MAX_KEPT
-        self.doubts: dict[str, str] = {}
+        self.doubts: dict[str, tuple[str, bool]] = {}
         self.isolated = False  # nothing of the student's may stand beside an exercise any more
 
     async def all_cells(self) -> None:
@@ -143,14 +137,18 @@ class _Run:
         finally:
             self.used += time.monotonic() - started
 
-    async def again(self, end: int, alone: Check | None = None, first: str = "") -> None:
+    async def again(
+        self, end: int, alone: Check | None = None, first: str = "", plain: dict[int, str] | None = None
+    ) -> None:
         """Start a new kernel and repeat the cells before `end` that do no harm.
 
         Args:
             end: where to stop.
             alone: an exercise that is to have nothing else of the student's beside it.
             first: code to execute before all of them.
+            plain: what to execute in place of cells.
         """
+        plain = plain or self.short
         await self.begin(first)
         index = 0
         while index < end:
@@ -162,9 +160,9 @@ class _Run:
             if not _is_executed(cell):
                 pass
             elif check is not None and _is_check(cell):
-                await self.adopt(check, everywhere=alone is not None)
+                await self.adopt(check, everywhere=alone is not None or plain is not self.short)
             elif not left_out:
-                source = self.short.get(index, cell.source)
+                source = plain.get(index, cell.source)
                 ending = await self.timed(self.kernel.run(source, min(SECONDS_PER_CELL, self.left)))
             if ending:  # it did no harm the first time
                 self.broken.add(index)
@@ -183,7 +181,9 @@ class _Run:
         if ending in ("time", "memory", "flood") and await self.shorten(index, check):
             ending = ""
         if ending:
-            self.record.answers[check.name] = self.lost(check, ending, f"The cell of `{check.symbol}` {_ENDED[ending]}")
+            self.record.answers[check.name] = lost(
+                check, self.record.seed, ending, f"The cell of `{check.symbol}` {ENDED[ending]}"
+            )
         errors = [output for output in self.cells[index].outputs if output.output_type == "error"]
         if errors:
             self.errors[check.name] = f"{errors[0].ename}: {' '.join(errors[0].evalue.split())[:200]}".rstrip(": ")
@@ -253,26 +253,38 @@ class _Run:
         return max(answer, beside, key=lambda one: one.result.points)
 
     async def second_look(self, index: int, check: Check, answer: Answer) -> Answer:
-        """Examine an exercise in a kernel whose PyTorch has not what the exercise asks for; the lower verdict counts.
+        """Examine an exercise with what the cells define and nothing else of them; the lower verdict counts.
 
-        What runs beside a student's code can be deceived by it, and the code says not plainly enough what it uses.
+        What runs beside a student's code can be deceived by it, and this code does not say plainly enough what it does.
+        Where the exercise asks to build something that PyTorch has, the kernel's PyTorch has it not.
         """
+        doubt, is_open = self.doubts[check.name]
+        first = take_out_call(check) if check.instead else ""
         looks: list[Answer] = []
-        for alone in (None, check):  # what stands beside it may be what cannot do without
+        for plain in [await self.plain(index, check), {}][: 1 + is_open]:
             if all(_lost_against(answer, look) for look in looks):
-                await self.again(index, alone, first=take_out_call(check))
-                looks.append(await self.examined(index, check))
+                await self.again(index, first=first, plain=plain)
+                looks.append(await self.examined(index, check, apart=True))
         await self.again(index)
         second = max(looks, key=lambda look: look.result.points)
         if not _lost_against(answer, second):
             return answer
-        said = f"Your `{check.symbol}` does not work where PyTorch has not what this exercise asks you to write."
-        second.result.messages = [f"{said} {check.instead}"]
+        said = f"What `{check.symbol}` was given points for is not done by what your cells define."
+        second.result.messages = [f"{said} {check.instead}".strip()]
         second.result.diagnoses, second.instead = [], answer.instead
-        why = self.doubts[check.name]
-        flag = f"{check.name} lost points in a kernel without the answer. It was tried there because {why}."
-        self.record.flags.append(Flag("library", _grade_id(self.cells[index]), flag))
+        flag = f"{check.name} lost points when its definitions were tried alone, because {doubt}."
+        self.record.flags.append(Flag("alone", _grade_id(self.cells[index]), flag))
         return second
+
+    async def plain(self, end: int, check: Check) -> dict[int, str]:
+        """What the student's cells before `end` define, for each of them."""
+        theirs = [i for i in range(end) if _is_own(self.cells[i]) or self.check_of(self.cells[i]) is not None]
+        sources = {i: self.cells[i].source for i in theirs if not _is_check(self.cells[i])}
+        asked = workers.submit(_plain, sources, check.symbol, seconds=SECONDS_PER_CELL)
+        try:
+            return await workers.finished(asked)
+        except workers.OverrunError:
+            return dict.fromkeys(sources, "")
 
     async def answer(self, index: int, check: Check) -> Answer:
         """The better of two verdicts, where there are two: built on the references, or on the student's own."""
@@ -291,10 +303,17 @@ class _Run:
                 answer = second
         return answer
 
-    async def examined(self, index: int, check: Check) -> Answer:
-        """Execute the check's cell while the judge listens."""
+    async def examined(self, index: int, check: Check, apart: bool = False) -> Answer:
+        """Execute the check's cell while the judge listens.
+
+        Args:
+            index: the cell.
+            check: its check.
+            apart: call the course's check, whatever the notebook calls so.
+        """
         cell = NotebookNode(self.cells[index])
-        cell.source = f'check("{check.name}", {check.symbol}, graded=True)'
+        name = "__import__('autograder').check" if apart else "check"
+        cell.source = f'{name}("{check.name}", {check.symbol}, graded=True)'
         before = [cell.source for cell in self.cells[:index] if _is_executed(cell)]
         ending, talk = await hear(
             self.kernel, cell, self.listener, Question(check.name, self.record.seed, before), self.left
@@ -306,29 +325,13 @@ class _Run:
         if talk.result is not None:
             return Answer(talk.result)  # sealed, whatever became of the kernel afterwards
         if ending:
-            return self.lost(check, ending, f"`{check.symbol}` {_ENDED[ending]}")
-        return self.lost(check, "not tried", self.unasked(check, cell))
-
-    def unasked(self, check: Check, cell: NotebookNode) -> str:
-        """Why a check's cell came to its end without a word to the judge."""
-        if check.name in self.errors:
-            return f"`{check.symbol}` is not there, because its cell stopped with {self.errors[check.name]}."
-        errors = [output for output in cell.outputs if output.output_type == "error"]
-        if errors and errors[0].ename == "NameError":
-            return f"`{check.symbol}` is not defined. Define it in the exercise's cell, under this name."
-        return f"`{check.symbol}` was not handed to its check."
-
-    def lost(self, check: Check, how: How, message: str) -> Answer:
-        """A verdict without an answer."""
-        parts = [
-            Part(name, points, "not tried" if how == "not tried" else "no") for name, points in check.parts.items()
-        ]
-        return Answer(Result(check.name, parts, [message], read=check.read, seed=self.record.seed), how)
+            return lost(check, self.record.seed, ending, f"`{check.symbol}` {ENDED[ending]}")
+        return lost(check, self.record.seed, "not tried", unasked(check, cell, self.errors.get(check.name, "")))
 
     def flag(self, check: Check, cell: NotebookNode, talk: Talk) -> None:
         """Note what a person should look at: other callers, and outputs where the check itself shows nothing."""
         if talk.doubt:
-            self.doubts[check.name] = talk.doubt
+            self.doubts[check.name] = talk.doubt, talk.open
         known = {flag.message for flag in self.record.flags}
         self.record.flags += [Flag("tampering", "", said) for said in talk.tampering if said not in known]
         self.record.flags += [Flag("forged", f"{check.name.replace('.', '-')}-check", said) for said in talk.strangers]
@@ -367,6 +370,10 @@ def _is_executed(cell: NotebookNode) -> bool:
 
 def _mentions(source: str, symbol: str) -> bool:
     return re.search(rf"\b{re.escape(symbol)}\b", source) is not None
+
+
+def _plain(sources: dict[int, str], symbol: str) -> dict[int, str]:
+    return {index: plain_definitions(source, symbol) for index, source in sources.items()}
 
 
 def _lost_against(answer: Answer, other: Answer) -> bool:

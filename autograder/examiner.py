@@ -17,7 +17,7 @@ from typing import Literal
 
 from autograder.checks import find
 from autograder.client import misuse
-from autograder.doubts import needs_second_look, tampering
+from autograder.doubts import may_need_more, needs_second_look, tampering
 from autograder.judge import Part, Result, judge
 from autograder.probe import PATIENCE, SECONDS_PER_CASE
 from autograder.wire import MAX_BYTES, WireError, decode, encode
@@ -43,6 +43,7 @@ class Talk:
         silent: how the conversation was broken off before its end; empty if it was not.
         waited: the seconds in which the kernel was to answer.
         doubt: why the code should be tried once more in a kernel without the answer; empty if it need not.
+        open: whether the definitions alone may be too little for that, and nothing in the code runs out of sight.
         tampering: what of the code changes the course's or PyTorch's own: sentences for the instructor.
     """
 
@@ -51,6 +52,7 @@ class Talk:
     silent: Silence = ""
     waited: float = 0.0
     doubt: str = ""
+    open: bool = False
     tampering: list[str] = field(default_factory=list)
 
 
@@ -137,6 +139,7 @@ class _Examiner:
             self.talk.tampering = tampering(self.sources)
             if self.talk.result.points:
                 self.talk.doubt = needs_second_look(self.check, self.sources)
+                self.talk.open = may_need_more(self.sources)
 
     def _examine(self, connection: socket.socket, kind: str) -> Result:
         said = misuse(self.check, kind)
