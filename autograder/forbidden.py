@@ -7,6 +7,7 @@ This module is sent where the student's code runs: it imports torch and the stan
 """
 
 import importlib
+import inspect
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -177,8 +178,10 @@ def _paths() -> dict[str, str]:
             found |= {path: name, path.replace("nn.functional.", "F."): name, f"torch.{path}": name}
             found |= {f"Tensor.{method}": name for method in entry.methods}
             thing = resolve(f"torch.{path}")
-            if isinstance(thing, type):
-                found[f"{thing.__module__}.{thing.__qualname__}"] = name
+            thing = inspect.unwrap(thing) if inspect.isfunction(thing) else thing
+            if inspect.isfunction(thing) or isinstance(thing, type):
+                defined = f"{thing.__module__}.{thing.__qualname__}"
+                found |= {defined: name, defined.removeprefix("torch."): name}
     return found
 
 
