@@ -183,6 +183,10 @@ def _each(desk: Desk, folders: list[Path]) -> Iterator[tuple[Path, Record | Base
                 outcome: Record | BaseException = await desk.examined(folder)
             except Exception as error:  # whatever it is, the others must be graded
                 outcome = error
+            except asyncio.CancelledError as error:
+                if _is_stopped():
+                    raise
+                outcome = RuntimeError(f"its examination broke off {error}".strip())
             ready.put((folder, outcome))
 
     async def everyone() -> None:
@@ -207,6 +211,12 @@ def _each(desk: Desk, folders: list[Path]) -> Iterator[tuple[Path, Record | Base
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
         loop.close()
+
+
+def _is_stopped() -> bool:
+    """Whether the task that asks was told to end, and not something within it."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _entered(book: Book, folder: Path, outcome: Record | BaseException) -> Grade:
