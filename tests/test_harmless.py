@@ -26,8 +26,8 @@ from autograder.harmless import _VERDICT, ALL_PIXELS, FULL, LEFT_OUT, MAX_OUTPUT
 from autograder.judge import Part, Result
 from autograder.pictures import MAX_PIXELS, PictureError, redrawn
 from autograder.render import to_html
-from autograder.report_files import _harmless as in_a_table
 from autograder.student_text import CHARACTERS, LINES, terminal, visible
+from autograder.tables import harmless as in_a_table
 from autograder.verdicts import _clear
 from tests.spellings import ANSWERS, OUTPUT_METADATA, OUTPUTS, PICTURE, PRINTED, metadata
 
