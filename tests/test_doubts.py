@@ -4,7 +4,7 @@ import jupytext
 import pytest
 
 from autograder.checks import find, of_chapter
-from autograder.doubts import needs_second_look, tampering
+from autograder.doubts import may_need_more, needs_second_look, plain_definitions, tampering
 from course import chapters
 
 SOFTMAX = find("attention.softmax")
@@ -120,5 +120,50 @@ def test_no_chapter_with_its_references_gives_one(chapter: str) -> None:
             assert needs_second_look(check, [*cells, solution.source]) == "", solution.name
 
 
-def test_an_exercise_that_allows_everything_needs_none() -> None:
-    assert needs_second_look(find("attention.padding_mask"), ["import ctypes"]) == ""
+def test_an_exercise_that_allows_every_call_is_no_exception() -> None:
+    """What runs beside it may answer in its place, whatever the exercise allows."""
+    check = find("attention.padding_mask")
+    assert needs_second_look(check, ["import ctypes"])
+    assert needs_second_look(check, ["x = torch.nn.functional.softmax(y, -1)"]) == ""
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "def check(name, target, graded=False):\n    pass",
+        "check = print",
+        "class check:\n    pass",
+        "import socket",
+        "from socket import socket as s",
+        "place = environ['COURSE_JUDGE']",
+        "autograder.run_probe = None",
+        "def f(x):\n    import autograder\n    autograder.run_probe = None\n    return x",
+        "torch.is_grad_enabled = lambda: False",
+        "sys.settrace = print",
+    ],
+)
+def test_what_answers_in_a_solutions_place_is_told_and_left_out(cell: str) -> None:
+    assert tampering([cell])
+    assert plain_definitions(f"{HONEST}\n{cell}", "softmax").strip() == HONEST.strip()
+    assert not may_need_more([HONEST, cell])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["torch.backends.mkldnn.enabled = False", "sys.stdout = open('x')", "sys.path[0:0] = ['y']", "model.check = 3"],
+)
+def test_what_an_honest_notebook_may_change(cell: str) -> None:
+    assert tampering([cell]) == []
+
+
+def test_the_definitions_keep_what_they_need_and_lose_what_runs() -> None:
+    cell = "import math\nROOT = math.sqrt(2)\nprint(ROOT)\nfor _ in range(3):\n    exec('1')\n\n"
+    kept = plain_definitions(cell + "def f(x):\n    return ROOT * x", "f")
+    assert "ROOT = math.sqrt(2)" in kept
+    assert "print" not in kept
+    assert "exec" not in kept
+
+
+def test_only_what_hides_nothing_may_need_more() -> None:
+    assert may_need_more(["%%writefile helper.py\nX = 1", HONEST])
+    assert not may_need_more(["exec('1')", HONEST])
