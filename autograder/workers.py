@@ -40,7 +40,7 @@ def start(number: int) -> None:
         return
     stop()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["autograder.workers", "autograder.examiner", "autograder.exercises"])
+    context.set_forkserver_preload(["autograder.preload"])
     _pools[number] = ProcessPool(max_workers=number, initializer=_limit, context=context)
     for _ in range(number):
         _pools[number].schedule(_nothing)
