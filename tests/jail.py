@@ -1,8 +1,8 @@
 """What the tests of the jail share: kernels without torch, which start fast, and a client to talk to them."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -29,6 +29,21 @@ def light_jail(
         yield jail
     finally:
         jail.close()
+
+
+@contextmanager
+def light_jails(library: Path) -> Iterator[Callable[[frozenset[str]], WarmJail]]:
+    """Gives a started jail with the layers that it is asked for, the same one when it is asked again."""
+    library.chmod(0o755)
+    started: dict[frozenset[str], WarmJail] = {}
+    with ExitStack() as stack:
+
+        def jail(keep: frozenset[str]) -> WarmJail:
+            if keep not in started:
+                started[keep] = stack.enter_context(light_jail(library, keep))
+            return started[keep]
+
+        yield jail
 
 
 class Cell:

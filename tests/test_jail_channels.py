@@ -5,12 +5,11 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from jail import PRESENT, cell, light_jail
+from jail import PRESENT, cell, light_jails
 
 from autograder.jail import WarmJail
 from autograder.jail.layers import NAMES
@@ -83,16 +82,7 @@ CHANNELS = [
 
 @pytest.fixture(scope="module")
 def jails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[frozenset[str]], WarmJail]]:
-    library = tmp_path_factory.mktemp("library")
-    library.chmod(0o755)
-    started: dict[frozenset[str], WarmJail] = {}
-    with ExitStack() as stack:
-
-        def jail(keep: frozenset[str]) -> WarmJail:
-            if keep not in started:
-                started[keep] = stack.enter_context(light_jail(library, keep))
-            return started[keep]
-
+    with light_jails(tmp_path_factory.mktemp("library")) as jail:
         yield jail
 
 

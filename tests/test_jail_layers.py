@@ -6,13 +6,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from jail import PRESENT, cell, light_jail
+from jail import PRESENT, cell, light_jails
 
 from autograder.jail import WarmJail
 from autograder.jail.layers import LAYERS, NAMES, probe
@@ -123,16 +122,7 @@ ATTACKS = [
 @pytest.fixture(scope="module")
 def jails(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[frozenset[str]], WarmJail]]:
     """Started jails by the layers that they have."""
-    library = tmp_path_factory.mktemp("library")
-    library.chmod(0o755)
-    started: dict[frozenset[str], WarmJail] = {}
-    with ExitStack() as stack:
-
-        def jail(keep: frozenset[str]) -> WarmJail:
-            if keep not in started:
-                started[keep] = stack.enter_context(light_jail(library, keep))
-            return started[keep]
-
+    with light_jails(tmp_path_factory.mktemp("library")) as jail:
         yield jail
 
 
