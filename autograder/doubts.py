@@ -58,6 +58,7 @@ _KNOWN = PACKAGES | {
 """Packages that are not made in the notebook's folder."""
 
 _MAGIC = re.compile(r"^[ \t]*%%?([a-z_]+)", re.MULTILINE)
+_WRITTEN = re.compile(r"\s*%%(?:writefile|file)[ \t]+(?:\./)?([A-Za-z_]\w*)\.py[ \t]*\n(.*)", re.DOTALL)
 _HARMLESS = frozenset(
     {"matplotlib", "pip", "conda", "time", "timeit", "capture", "config", "autoreload", "load_ext", "env"}
 )
@@ -107,7 +108,10 @@ def needs_second_look(check: Check, sources: Sequence[str]) -> str:
 
 def tampering(sources: Iterable[str]) -> list[str]:
     """What of the cells changes the course's or PyTorch's own code, a sentence each, for the instructor."""
-    return list(dict.fromkeys(said for source in sources for said in _tampering(source)))
+    sources = list(sources)
+    return list(
+        dict.fromkeys(said for source in (*sources, *_written(sources).values()) for said in _tampering(source))
+    )
 
 
 def plain_definitions(source: str, symbol: str) -> str:
@@ -128,9 +132,21 @@ def plain_definitions(source: str, symbol: str) -> str:
 
 
 def may_need_more(sources: Iterable[str]) -> bool:
-    """Whether what the cells define may not be all that an exercise needs, and nothing in them runs out of sight."""
-    hidden = [said for source in sources if (said := _hidden(source))]
-    return all(said.startswith(_MAGIC_SAID) for said in hidden) and not tampering(sources)
+    """Whether what the cells define may not be all that an exercise needs, and nothing in them runs out of sight.
+
+    A module that a cell writes to a file is not out of sight: what it holds is read like the cells.
+    """
+    sources = list(sources)
+    written = _written(sources)
+    read_here = tuple(f"it imports `{name}`" for name in written)
+    hidden = [said for source in (*sources, *written.values()) if (said := _hidden(source))]
+    return all(said.startswith(_MAGIC_SAID) or said in read_here for said in hidden) and not tampering(sources)
+
+
+def _written(sources: Iterable[str]) -> dict[str, str]:
+    """The modules that cells write to files: name -> source."""
+    found = (_WRITTEN.match(source) for source in sources)
+    return {match[1]: match[2] for match in found if match}
 
 
 def to_take_out(check: Check) -> list[str]:

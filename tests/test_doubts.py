@@ -164,6 +164,15 @@ def test_the_definitions_keep_what_they_need_and_lose_what_runs() -> None:
     assert "exec" not in kept
 
 
+def test_a_module_that_a_cell_writes_is_read_like_the_cells() -> None:
+    cells = ["%%writefile helper.py\nX = 1", f"from helper import X\n{HONEST}"]
+    assert needs_second_look(SOFTMAX, cells)
+    assert may_need_more(cells)
+    assert not may_need_more([cells[0].replace("X = 1", "exec('1')"), cells[1]])
+    assert tampering([cells[0].replace("X = 1", "import autograder.probe")])
+    assert not may_need_more(cells[1:])
+
+
 def test_only_what_hides_nothing_may_need_more() -> None:
     assert may_need_more(["%%writefile helper.py\nX = 1", HONEST])
     assert not may_need_more(["exec('1')", HONEST])
