@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autograder.syntax import parse
+from autograder.syntax import bound, parse
 
 _SHORTEST = 15
 """Letters of a text that may be an answer though it stands far from its question; a heading has fewer."""
@@ -100,7 +100,8 @@ def written_in_code(source: str, own: str) -> tuple[str, Literal["code", "commen
     tree = parse(source)
     if tree is None:
         return (own, "code") if _is_wordy(own) else ("", "code")
-    if all(_is_saying(statement) for statement in tree.body):
+    named = {name for statement in tree.body if isinstance(statement, ast.Assign) for name in bound(statement)}
+    if all(_is_saying(statement, named) for statement in tree.body):
         return own, "code"
     return comments(own), "comment"
 
@@ -173,20 +174,35 @@ def _is_wordy(text: str) -> bool:
     return spaced or sum(ord(letter) >= _FOREIGN for letter in text) >= 2 * _WORDS
 
 
-def _is_saying(statement: ast.stmt) -> bool:
-    """Whether a statement is a string, shows one, or gives one of several words a name."""
+def _is_saying(statement: ast.stmt, named: set[str]) -> bool:
+    """Whether a statement is a string, shows one, or gives one of several words a name.
+
+    Args:
+        statement: of a cell.
+        named: the names that the cell gives to strings, if it says nothing else.
+    """
     match statement:
         case ast.Expr(value=value):
-            return _is_said(value)
+            return _is_said(value, named)
         case ast.Assign(value=ast.Constant(value=str(text))):
             return _is_wordy(text)
     return False
 
 
-def _is_said(value: ast.expr) -> bool:
+def _is_said(value: ast.expr, named: set[str]) -> bool:
     match value:
         case ast.Constant(value=str()):
             return True
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _SAYING:
-            return bool(arguments) and all(map(_is_said, arguments))
+        case ast.Name(id=name):
+            return name in named
+        case ast.JoinedStr(values=values):
+            return all(isinstance(one, ast.Constant) or _is_said(one, named) for one in values)
+        case (
+            ast.FormattedValue(value=inner)
+            | ast.Attribute(value=inner)
+            | ast.Call(func=ast.Attribute(value=inner), args=[], keywords=[])
+        ):
+            return _is_said(inner, named)
+        case ast.Call(func=ast.Name(id=name), args=arguments) if name in _SAYING:
+            return bool(arguments) and all(_is_said(one, named) for one in arguments)
     return False

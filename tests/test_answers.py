@@ -46,6 +46,9 @@ CELLS = {
     "comments alone": code("# Because the variance of the scores\n# grows with d_k.", id="mine"),
     "a string": code(f'"""{TEXT}"""'),
     "printed": code(f"print({TEXT!r})"),
+    "named and printed": code(f"answer = {TEXT!r}\nprint(answer)"),
+    "named, stripped and printed": code(f"answer = {TEXT!r}\nprint(answer.strip(), end='')"),
+    "formatted": code(f"answer = {TEXT!r}\nprint(f'Mine: {{answer}}')"),
     "a named string": code(f"answer = {TEXT!r}"),
     "comments beside code": code("# Because the variance of the scores grows with d_k.\nx = torch.randn(3)"),
 }
