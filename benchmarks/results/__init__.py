@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 
+def path_of(name: str) -> Path:
+    """Where a benchmark's figures are."""
+    return Path(__file__).parent / f"{name}.json"
+
+
 def write(
     name: str, *, what: str, command: str, machine: str, versions: dict[str, str], rows: list[dict[str, Any]]
 ) -> None:
@@ -19,7 +24,7 @@ def write(
         versions: package -> version of what was measured.
         rows: one dict a case, with `case` and the figures.
     """
-    path = Path(__file__).parent / f"{name}.json"
+    path = path_of(name)
     record = {"name": name, "what": what, "command": command, "machine": machine, "versions": versions, "rows": rows}
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.stdout.write(f"Wrote {path}\n")
