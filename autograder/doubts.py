@@ -195,9 +195,11 @@ def _hidden(source: str) -> str:
                 found = [one.name for one in names if one.name in _ATTRIBUTES | _BUILTINS]
                 if found or _is_hiding(module or ""):
                     return f"it imports `{found[0] if found else module}`"
-            case ast.Call(func=ast.Name(id="__import__"), args=arguments):
-                if not arguments or not _is_text(arguments[0]) or _is_hiding(arguments[0].value):  # type: ignore[attr-defined]
+            case ast.Call(func=ast.Name(id="__import__"), args=[ast.Constant(value=str(module)), *_]):
+                if _is_hiding(module):
                     return "it uses `__import__`"
+            case ast.Call(func=ast.Name(id="__import__")):
+                return "it uses `__import__`"
             case ast.FunctionDef(name="__torch_function__" | "__torch_dispatch__" as name):
                 return f"it defines `{name}`"
     return ""
@@ -229,8 +231,10 @@ def _handed_on(tree: ast.AST) -> Iterator[str]:
     """Where a module of PyTorch's is given another name, or to a function."""
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     # What `getattr` is given counts where the definition reaches it.
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
-    inner |= {id(node.args[0]) for node in calls if node.func.id == "getattr" and node.args}  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="getattr"), args=[owner, *_]):
+                inner.add(id(owner))
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in _HANDED and id(node) not in inner:
             yield f"it hands on the module `{node.id}`"
