@@ -39,10 +39,18 @@ def _progress() -> Progress:
     )
 
 
+def plain_console(width: int, file: IO[str] | None = None) -> Console:
+    """A console to which text is text: a name such as `[red]` or `:cat:` is neither a colour nor a picture.
+
+    Args:
+        width: at least so many characters wide.
+        file: where it prints; standard output by default.
+    """
+    return Console(width=max(width, Console().width), file=file, markup=False, emoji=False, highlight=False)
+
+
 def _show(table: Table, width: int = 150) -> None:
-    """Print a table whose cells are text: a name such as `[red]` or `:cat:` is neither a colour nor a picture."""
-    width = max(width, Console().width)
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    plain_console(width).print(table)
 
 
 @click.command()

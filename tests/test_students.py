@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 from nbgrader.api import Gradebook
-from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from autograder import nbgrader_course, roster
 from autograder.attacks.names import AWKWARD, write_class
+from autograder.commands import plain_console
 from autograder.entering import Book, Grade
 from autograder.grade_table import notes, table
 from autograder.grading import Options, _entered, _is_ours, grade
@@ -87,7 +87,7 @@ class TestShown:
         grades = [
             Grade(name, ids[name], score=12, max_score=16, cells={"attention-softmax-check": 2}) for name in AWKWARD
         ]
-        console = Console(width=150, file=io.StringIO(), force_terminal=True)
+        console = plain_console(150, io.StringIO())
         console.print(table(CHAPTER, grades))
         assert isinstance(console.file, io.StringIO)
         said = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
