@@ -160,8 +160,8 @@ def grade(
         options: how to grade.
         done: called after each, for a progress bar.
     """
-    workers.start(options.jobs)
     release(chapter)  # also sees that the gradebook is free and knows the chapter
+    workers.start(options.jobs)
     roster.write()
     book = Book(chapter)
     try:

@@ -179,7 +179,11 @@ class TestPoints:
         assert any(out.output_type == "stream" and out.name == "stderr" for out in streams)
         assert scores(classes, "noisy") == FULL
 
-    @pytest.mark.parametrize("name", CLASS)
+    def test_copies_get_equal_points(self, classes: dict[str, Path]) -> None:
+        """Each of their mistakes may be right on the one before it, so the judge alone cannot tell their points."""
+        assert scores(classes, "alike-1") == scores(classes, "alike-2")
+
+    @pytest.mark.parametrize("name", [name for name in CLASS if not name.startswith("alike")])
     def test_everyone_gets_what_the_judge_gives(self, classes: dict[str, Path], name: str) -> None:
         assert scores(classes, name) == verdicts(classes[name], CLASS[name])
 

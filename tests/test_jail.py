@@ -121,7 +121,7 @@ def test_no_first_use_takes_the_time_of_an_exercise(warm: WarmJail, name: str) -
     with cell(warm) as kernel:
         kernel.run("import time, torch; begun = time.process_time()")
         said = kernel.run(f"{FIRST_USES[name]}\nprint('seconds', time.process_time() - begun)")
-    assert float(said.rpartition("seconds")[2]) < 0.5, said
+    assert float(said.rpartition("seconds")[2].split()[0]) < 0.5, said
 
 
 def test_the_provisioner_is_an_entry_point() -> None:

@@ -867,6 +867,7 @@ slip(
 @exercise(
     "bert.masked_lm_loss",
     parts={"values": 2, "nothing asked": 1},
+    claims=("nothing asked",),
     difficulty=1,
     minutes=10,
     read="08_masked_lm#masked-loss",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from autograder.checks import Case, Check, exercise, reflection, slip
 from autograder.compare import close, holds, is_kind, same, same_gradients, same_items, same_shape
+from autograder.forbidden import SOFTMAXES
 from autograder.probe import gradients, load_weights, make_config
 from solutions import finetuning
 
@@ -1384,6 +1385,7 @@ for _name, _message, _edits in [
     difficulty=2,
     minutes=25,
     read="10_fine_tuning#spans",
+    builds_on=SOFTMAXES,
     instead="Build it from a table of sums, a mask and an argmax.",
 )
 class BestSpan(Check):
