@@ -139,7 +139,7 @@ class _Examiner:
             self.talk.tampering = tampering(self.sources)
             if self.talk.result.points:
                 self.talk.doubt = needs_second_look(self.check, self.sources)
-                self.talk.open = may_need_more(self.sources)
+                self.talk.open = bool(self.talk.doubt) and may_need_more(self.sources)
 
     def _examine(self, connection: socket.socket, kind: str) -> Result:
         said = misuse(self.check, kind)

@@ -19,6 +19,8 @@ from nbclient.exceptions import CellExecutionComplete, DeadKernelError
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
+from autograder.wire import values_in
+
 MAX_OUTPUT = 4 * 2**20
 """Bytes that one cell may make its kernel send before it counts as a flood."""
 MAX_MESSAGES = 4000
@@ -50,7 +52,6 @@ class _Gate:
     """Counts what comes from a kernel while one cell is executed."""
 
     def __init__(self) -> None:
-        self.flooded = False
         self.open()
 
     def open(self) -> None:
@@ -63,7 +64,7 @@ class _Gate:
         self.messages -= 1
         self.room -= sum(map(len, parts))
         if self.room >= 0:  # otherwise it may be long
-            self.values -= sum(part.count(sign) for part in parts for sign in (b",", b"[", b"{"))
+            self.values -= sum(map(values_in, parts))
         if min(self.room, self.messages, self.values) < 0:
             self.refuse()
 

@@ -153,9 +153,13 @@ def _is_key(value: Any) -> bool:
     return type(value) in (int, str, bytes) or (type(value) is tuple and all(map(_is_key, value)))
 
 
+def values_in(text: bytes) -> int:
+    """How many values a JSON text may hold, as far as a count of signs can tell: before any of them is made."""
+    return sum(map(text.count, (b",", b"[", b"{")))
+
+
 def _is_crowded(text: bytes) -> bool:
-    """Whether it holds more values than may cross, as far as a count of signs can tell."""
-    return sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES
+    return values_in(text) > MAX_VALUES
 
 
 def _too_large(size: int) -> str:
